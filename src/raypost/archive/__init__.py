@@ -1,0 +1,1 @@
+"""What a site knows: PostgreSQL and the blobs; one transaction each."""

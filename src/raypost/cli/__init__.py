@@ -1,0 +1,5 @@
+"""`raypost ...`: one thin function per command."""
+
+from raypost.cli.app import main
+
+__all__ = ["main"]

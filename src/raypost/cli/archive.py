@@ -1,0 +1,224 @@
+"""Commands about studies and quarantine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raypost.archive import cases, events, search
+from raypost.cli.output import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    answer,
+    bytes_text,
+    console,
+    guarded,
+    settings_of,
+    show_table,
+)
+from raypost.errors import UsageError
+from raypost.model.audit import EventKind
+from raypost.node.site import opened_site
+
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="As `raypost study list` shows it.")]
+LimitOption = Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    study = typer.Typer(help="Studies in the archive.", no_args_is_help=True)
+    study.command("list")(study_list)
+    study.command("show")(study_show)
+    study.command("export")(study_export)
+    app.add_typer(study, name="study")
+    quarantine = typer.Typer(help="What could not be used.", no_args_is_help=True)
+    quarantine.command("list")(quarantine_list)
+    quarantine.command("show")(quarantine_show)
+    app.add_typer(quarantine, name="quarantine")
+    app.command("events")(events_list)
+
+
+@guarded
+def study_list(
+    config: ConfigOption = DEFAULT_CONFIG,
+    text: Annotated[str, typer.Option(help="Look for this in names, numbers and descriptions.")] = "",
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the newest studies.
+
+    Example: raypost study list --text müller
+    """
+    with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
+        found = search.studies(tx, limit=limit, text=text)
+    rows = [
+        (
+            one["study_key"],
+            one["origin"],
+            one["patient_name"],
+            one["patient_id"],
+            one["study_date"],
+            one["description"],
+            one["instances"],
+            bytes_text(one["stored_bytes"]),
+            "test" if one["test"] else "",
+        )
+        for one in found
+    ]
+    columns = ("key", "from", "patient", "number", "date", "description", "instances", "stored", "")
+    answer(as_json, found, lambda: show_table(columns, rows, "There are no studies yet."))
+
+
+@guarded
+def study_show(study_key: KeyArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Show one study with its series and transfers.
+
+    Example: raypost study show k3v7qj2m4xw6a
+    """
+    with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
+        found = search.study(tx, study_key)
+
+    def _show() -> None:
+        for name in (
+            "study_key",
+            "origin",
+            "patient_name",
+            "patient_id",
+            "birth_date",
+            "study_date",
+            "description",
+            "accession_number",
+            "instances",
+        ):
+            console.print(f"{name.replace('_', ' '):18} {found[name]}", markup=False)
+        console.print(f"{'stored':18} {bytes_text(found['stored_bytes'])}")
+        show_table(
+            ("series", "modality", "description", "instances"),
+            [(one["number"], one["modality"], one["description"], one["instances"]) for one in found["series"]],
+            "",
+        )
+        show_table(
+            ("transfer", "way", "partner", "state", "filed"),
+            [
+                (
+                    one["transfer_key"],
+                    one["direction"],
+                    one["partner"],
+                    one["state"],
+                    f"{one['instances_filed']} of {one['instances']}",
+                )
+                for one in found["transfers"]
+            ],
+            "Never transferred.",
+        )
+
+    answer(as_json, found, _show)
+
+
+@guarded
+def study_export(
+    study_key: KeyArgument,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into; made when missing.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    native: Annotated[bool, typer.Option(help="Write Explicit VR Little Endian instead of the kept JPEG-LS.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a study as DICOM files, named by a counter.
+
+    Example: raypost study export k3v7qj2m4xw6a /tmp/out --native
+    """
+    with opened_site(settings_of(config)) as site:
+        with site.archive.database.transaction() as tx:
+            case = search.case_by_key(tx, study_key)
+            found = [(one.sha256, one.transfer_syntax_uid) for one in cases.instances_of_case(tx, case.id)]
+            events.record(tx, site.clock.now(), EventKind.EXPORTED, case_id=case.id, instances=len(found))
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, (sha256, _) in enumerate(found, 1):
+            target = folder / f"{number:06d}.dcm"
+            if target.exists():
+                raise UsageError(f"{target} exists already", do="Choose an empty folder.")
+            site.archive.blobs.verify(sha256)
+            if native:
+                arguments = {"transfer_syntax_uid": "1.2.840.10008.1.2.1"}
+                site.sandbox.run("raypost.dicom.examine:native", site.archive.blobs.path(sha256), target, arguments)
+            else:
+                site.archive.blobs.copy_to(sha256, target)
+    shape = {"folder": str(folder), "files": len(found)}
+    answer(as_json, shape, lambda: console.print(f"{len(found)} files in {folder}.", markup=False))
+
+
+@guarded
+def quarantine_list(
+    config: ConfigOption = DEFAULT_CONFIG, limit: LimitOption = 50, as_json: JsonOption = False
+) -> None:
+    """List what could not be used, newest first.
+
+    Example: raypost quarantine list
+    """
+    with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
+        found = search.quarantined(tx, limit)
+    rows = [
+        (one["quarantine_key"], one["put_at"], one["source"], one["origin"], one["code"], one["what"]) for one in found
+    ]
+    answer(
+        as_json,
+        found,
+        lambda: show_table(("key", "since", "by", "from", "code", "why"), rows, "Nothing is in quarantine."),
+    )
+
+
+@guarded
+def quarantine_show(
+    quarantine_key: Annotated[str, typer.Argument(metavar="KEY", help="As `raypost quarantine list` shows it.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one quarantined object and where its bytes are.
+
+    Example: raypost quarantine show q5x2c7d4m3k6a
+    """
+    with opened_site(settings_of(config)) as site:
+        with site.archive.database.transaction() as tx:
+            found = next((one for one in search.quarantined(tx, 1000) if one["quarantine_key"] == quarantine_key), None)
+        if found is None:
+            raise UsageError(
+                f"nothing in quarantine has the key {quarantine_key!r}", do="`raypost quarantine list` shows them."
+            )
+        found["file"] = str(site.archive.spool.path(found["file"])) if found["file"] else ""
+
+    def _show() -> None:
+        for name, value in found.items():
+            console.print(f"{name.replace('_', ' '):16} {value}", markup=False)
+
+    answer(as_json, found, _show)
+
+
+@guarded
+def events_list(config: ConfigOption = DEFAULT_CONFIG, limit: LimitOption = 50, as_json: JsonOption = False) -> None:
+    """List what happened, newest first.
+
+    Example: raypost events --limit 20
+    """
+    with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
+        found: list[dict[str, Any]] = [
+            {
+                "at": one.at.isoformat(timespec="milliseconds"),
+                "kind": one.kind.value,
+                "level": one.level.value,
+                "fields": dict(one.fields),
+            }
+            for one in events.latest(tx, limit)
+        ]
+    rows = [
+        (
+            one["at"],
+            one["level"],
+            one["kind"],
+            " ".join(f"{name}={value}" for name, value in one["fields"].items() if value is not None),
+        )
+        for one in found
+    ]
+    answer(as_json, found, lambda: show_table(("at", "level", "event", ""), rows, "Nothing happened yet."))

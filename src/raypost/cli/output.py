@@ -1,0 +1,84 @@
+"""How commands answer: JSON with --json, else a table or a few plain lines; errors as code, what, meaning, do."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from raypost.errors import RaypostError
+from raypost.model.units import size_text
+from raypost.node import logs
+from raypost.settings import Settings, load
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", envvar="RAYPOST_CONFIG", help="The site's raypost.toml.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+DEFAULT_CONFIG = Path("raypost.toml")
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def answer(as_json: bool, shape: Any, show: Callable[[], None]) -> None:
+    """Print a command's result."""
+    if as_json:
+        sys.stdout.write(json.dumps(shape, indent=2, ensure_ascii=False) + "\n")
+    else:
+        show()
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
+    """Print rows as a table, or one sentence when there are none."""
+    if not rows:
+        console.print(empty, markup=False)
+        return
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell).replace("[", "\\[") for cell in row))
+    console.print(table)
+
+
+def settings_of(file: Path) -> Settings:
+    """Read the configuration and set up logging."""
+    logs.configure("raypost")
+    return load(file)
+
+
+def person() -> str:
+    """Return who gives the order: the login name on this machine."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn errors of ours into their text and exit code."""
+
+    @wraps(command)
+    def _guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except RaypostError as error:
+            if kwargs.get("as_json"):
+                sys.stdout.write(json.dumps({"error": error.as_json()}, indent=2, ensure_ascii=False) + "\n")
+            else:
+                sys.stderr.write(f"{error.code} {error.what}\n  {error.meaning}\n  → {error.do}\n")
+            raise typer.Exit(error.exit_code) from error
+
+    return _guarded
+
+
+def bytes_text(count: int | None) -> str:
+    """Write a size for people."""
+    return "" if count is None else size_text(count)

@@ -1,0 +1,1 @@
+"""Sample studies, demo network, fault injection. Shipped: operators rehearse with it."""

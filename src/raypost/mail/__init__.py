@@ -1,0 +1,1 @@
+"""E-mail: building, parsing, submitting, fetching."""

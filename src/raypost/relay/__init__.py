@@ -1,0 +1,1 @@
+"""The embedded mail relay for demo and tests. Sees only ciphertext."""

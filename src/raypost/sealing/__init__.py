@@ -1,0 +1,1 @@
+"""Sign + encrypt, open + verify. Nothing unverified leaves this package."""

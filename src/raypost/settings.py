@@ -1,0 +1,305 @@
+"""raypost.toml and environment to frozen values; every setting has a default, a unit and one-line help.
+
+What this machine is stands here: paths, ports, AE titles, mail accounts, limits. Partners, rules and nodes are rows.
+Environment variables win over the file: RAYPOST_DATABASE__URL, RAYPOST_DICOM__PORT and so on; RAYPOST_DATABASE_URL for
+short. Unknown entries are an error, so that a typing mistake cannot go unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from datetime import tzinfo
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from raypost.archive.transfers import Limits
+from raypost.errors import UsageError
+from raypost.model.identifiers import is_address, is_ae_title, is_site_name
+from raypost.model.site import AE_STEM_LENGTH_MAX
+from raypost.transfer.pacing import PacingLimits
+from raypost.transfer.receiver import ReceiverLimits
+from raypost.transfer.sender import SenderLimits
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400 * 30)]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+RelayName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9\-]{0,30}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SiteSettings(_Section):
+    """[site] Who this machine is."""
+
+    name: Annotated[str, Field(description="short name within the network: a-z 0-9 -")]
+    display_name: Annotated[Word, Field(description="the hospital's name as people read it")]
+    ae_stem: Annotated[
+        str, Field(description="partners accept images for this site under this AE title; at most 14 characters")
+    ]
+    address: Annotated[str, Field(description="mail address of this site's mailbox on the relay")]
+    time_zone: Annotated[str, Field(description="for rules with hours and for what people read")] = "Europe/Berlin"
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not is_site_name(value):
+            raise ValueError("lower-case letters, digits and hyphens, at most 31")
+        return value
+
+    @field_validator("ae_stem")
+    @classmethod
+    def _ae_stem(cls, value: str) -> str:
+        if not is_ae_title(value) or len(value) > AE_STEM_LENGTH_MAX:
+            raise ValueError(f"an AE title of at most {AE_STEM_LENGTH_MAX} characters: A-Z 0-9 _ - .")
+        return value
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if not is_address(value):
+            raise ValueError("a plain mail address")
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _time_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError("a time zone such as Europe/Berlin") from None
+        return value
+
+
+class DatabaseSettings(_Section):
+    """[database] The embedded PostgreSQL, unless a URL names another."""
+
+    url: Annotated[
+        str, Field(description="postgresql://user@host/name of a server from version 15; empty: embedded")
+    ] = ""
+    embedded_folder: Annotated[
+        Path | None, Field(description="where the embedded server lives; default: postgresql below the data folder")
+    ] = None
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="database on the embedded server")] = (
+        "raypost"
+    )
+
+
+class CallingNode(_Section):
+    """[[dicom.calling]] A modality or PACS that may send to this site."""
+
+    ae_title: Annotated[str, Field(description="its AE title")]
+    hosts: Annotated[tuple[str, ...], Field(description="its addresses; empty: any host of the network segment")] = ()
+
+    @field_validator("ae_title")
+    @classmethod
+    def _ae_title(cls, value: str) -> str:
+        if not is_ae_title(value):
+            raise ValueError("an AE title: at most 16 of A-Z 0-9 _ - .")
+        return value
+
+
+class DicomSettings(_Section):
+    """[dicom] Where modalities send to."""
+
+    host: Annotated[str, Field(description="address to listen on; 127.0.0.1 is this machine alone")] = "127.0.0.1"
+    port: Annotated[Port, Field(description="TCP port; 0 takes a free one")] = 11112
+    ae_title: Annotated[str, Field(description="this site's own AE title, beside those of its partners")] = "RAYPOST"
+    calling: Annotated[tuple[CallingNode, ...], Field(description="who may send; nobody else is let in")] = ()
+    tls_certificate: Annotated[Path | None, Field(description="PEM file; with tls_key it turns TLS on")] = None
+    tls_key: Annotated[Path | None, Field(description="PEM file with the secret key")] = None
+    tls_client_ca: Annotated[
+        Path | None, Field(description="PEM file; peers must then show a certificate of this authority")
+    ] = None
+    pdu_size_max_bytes: Annotated[int, Field(ge=16_384, le=1 << 20, description="longest PDU that is read")] = 262_144
+    instance_size_max_bytes: Annotated[int, Field(ge=1 << 20, description="largest instance that is taken")] = 2 << 30
+    associations_max: Annotated[int, Field(ge=1, le=500, description="associations at once")] = 32
+    idle_timeout_s: Annotated[Seconds, Field(description="a silent association is closed after so long")] = 120.0
+
+    @field_validator("ae_title")
+    @classmethod
+    def _ae_title(cls, value: str) -> str:
+        if not is_ae_title(value):
+            raise ValueError("an AE title: at most 16 of A-Z 0-9 _ - .")
+        return value
+
+
+class RelaySettings(_Section):
+    """[relay.NAME] This site's account on a mail relay."""
+
+    smtp_host: Annotated[Word, Field(description="submission server, as its certificate names it")]
+    smtp_port: Annotated[Port, Field(description="465 with tls, 587 with starttls")] = 465
+    smtp_security: Annotated[Literal["tls", "starttls"], Field(description="there is no third")] = "tls"
+    imap_host: Annotated[Word, Field(description="IMAP server, as its certificate names it")]
+    imap_port: Annotated[Port, Field(description="993 with tls, 143 with starttls")] = 993
+    imap_security: Annotated[Literal["tls", "starttls"], Field(description="there is no third")] = "tls"
+    username: Annotated[Word, Field(description="login, for both")]
+    password_file: Annotated[Path, Field(description="file that holds the password, readable by this user alone")]
+    ca_file: Annotated[Path | None, Field(description="PEM file of the authority to trust; default: the system's")] = (
+        None
+    )
+    mail_size_max_bytes: Annotated[
+        int, Field(ge=100_000, description="largest mail to make, where the relay names no smaller limit")
+    ] = 10_000_000
+    collect_size_max_bytes: Annotated[
+        int, Field(ge=1_000_000, description="larger mails are not fetched but noted")
+    ] = 200_000_000
+    timeout_s: Annotated[Seconds, Field(description="patience with the relay's answers")] = 120.0
+
+
+class TransferSettings(_Section):
+    """[transfer] Times and sizes of the transfer protocol."""
+
+    settle_s: Annotated[Seconds, Field(description="nothing new for so long closes a transfer")] = 30.0
+    settle_after_release_s: Annotated[
+        Seconds, Field(description="the same, after the modality released its association")
+    ] = 5.0
+    receipt_timeout_s: Annotated[Seconds, Field(description="patience for a receipt; doubled with each round")] = 60.0
+    rounds_max: Annotated[
+        int, Field(ge=0, le=20, description="so often everything unconfirmed is sent again before a person is told")
+    ] = 5
+    receipt_interval_s: Annotated[Seconds, Field(description="while images arrive, one receipt in so long")] = 10.0
+    quiet_s: Annotated[Seconds, Field(description="nothing came for so long and something is missing: ask for it")] = (
+        30.0
+    )
+    reminders_max: Annotated[
+        int, Field(ge=0, le=20, description="so often it is asked for before a person is told")
+    ] = 6
+    first_parcel_max_bytes: Annotated[int, Field(ge=10_000, description="the first parcel is small and early")] = (
+        400_000
+    )
+    parcel_max_bytes: Annotated[int, Field(ge=10_000, description="no parcel is larger")] = 6_000_000
+
+
+class LimitSettings(_Section):
+    """[limits] What this machine spends."""
+
+    worker_threads: Annotated[int, Field(ge=2, le=64, description="jobs at once")] = 6
+    sandbox_processes: Annotated[int, Field(ge=1, le=32, description="parsers at once, in each of two processes")] = 2
+    sandbox_memory_max_bytes: Annotated[int, Field(ge=64 << 20, description="of one parser, above its start")] = 1 << 30
+    disk_free_min_bytes: Annotated[int, Field(ge=0, description="below that nothing more is taken in")] = 1 << 30
+
+
+class _Schema(_Section):
+    """The whole file."""
+
+    data_folder: Annotated[Path, Field(description="where images, mails on their way and keys are kept")] = Path("data")
+    site: SiteSettings
+    database: DatabaseSettings = DatabaseSettings()
+    dicom: DicomSettings = DicomSettings()
+    relay: Annotated[dict[RelayName, RelaySettings], Field(min_length=1, max_length=8)]
+    transfer: TransferSettings = TransferSettings()
+    limits: LimitSettings = LimitSettings()
+
+
+class Settings(BaseSettings, _Schema):
+    """Everything that stands in raypost.toml, checked."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="RAYPOST_", env_nested_delimiter="__")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file."""
+        return env_settings, init_settings
+
+    @property
+    def zone(self) -> tzinfo:
+        """Return the site's time zone."""
+        return ZoneInfo(self.site.time_zone)
+
+    @property
+    def first_relay(self) -> str:
+        """Return the name of the relay that mails leave by: the first in the file."""
+        return next(iter(self.relay))
+
+    @property
+    def keys_folder(self) -> Path:
+        """Return the folder of the key ring."""
+        return self.data_folder / "keys"
+
+    def limits_of_transfers(self) -> Limits:
+        """Return the times of both state machines."""
+        it = self.transfer
+        return Limits(
+            SenderLimits(
+                settle_s=it.settle_s,
+                settle_after_release_s=it.settle_after_release_s,
+                receipt_timeout_s=it.receipt_timeout_s,
+                rounds_max=it.rounds_max,
+            ),
+            ReceiverLimits(
+                receipt_interval_s=it.receipt_interval_s, quiet_s=it.quiet_s, reminders_max=it.reminders_max
+            ),
+        )
+
+    def pacing(self) -> PacingLimits:
+        """Return the sizes of parcels."""
+        return PacingLimits(
+            first_parcel_max_bytes=self.transfer.first_parcel_max_bytes, parcel_max_bytes=self.transfer.parcel_max_bytes
+        )
+
+
+def load(file: Path) -> Settings:
+    """Read and check raypost.toml; relative paths in it are relative to its folder.
+
+    Raises:
+        UsageError: It is missing or something in it cannot be right; the text names every place.
+    """
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no {file}", do="`raypost init DIR` makes one; --config names another.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from error
+    url = os.environ.get("RAYPOST_DATABASE_URL")
+    if url:
+        found.setdefault("database", {})["url"] = url
+    try:
+        settings = Settings(**found)
+    except ValidationError as error:
+        raise UsageError(f"{file}: {_faults(error)}") from error
+    return _absolute(settings, file.absolute().parent)
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:10])
+
+
+def _absolute(settings: Settings, folder: Path) -> Settings:
+    """Make every relative path one below the file's folder."""
+    data_folder = folder / settings.data_folder
+
+    def _fix(path: Path | None) -> Path | None:
+        return folder / path if path is not None else None
+
+    database = settings.database
+    embedded = _fix(database.embedded_folder) or data_folder / "postgresql"
+    dicom = settings.dicom
+    paths: dict[str, Any] = {
+        name: _fix(getattr(dicom, name)) for name in ("tls_certificate", "tls_key", "tls_client_ca")
+    }
+    relays = {
+        name: one.model_copy(update={"password_file": folder / one.password_file, "ca_file": _fix(one.ca_file)})
+        for name, one in settings.relay.items()
+    }
+    return settings.model_copy(
+        update={
+            "data_folder": data_folder,
+            "relay": relays,
+            "dicom": dicom.model_copy(update=paths),
+            "database": database.model_copy(update={"embedded_folder": embedded}),
+        }
+    )

@@ -1,0 +1,93 @@
+"""8 Into the archive, once; the receipt is written from the same commit.
+
+An instance that the sandbox cannot read is refused: the receipt names it, so that the sender is told, and the file is
+kept in quarantine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raypost.archive import arrivals, cases, events, quarantine, transfers
+from raypost.archive.arrivals import ToFile
+from raypost.archive.cases import Filing, Origin
+from raypost.archive.queue import enqueue
+from raypost.archive.site import Archive
+from raypost.archive.transfers import Limits
+from raypost.errors import BadInputError
+from raypost.model.audit import EventKind
+from raypost.model.clock import Clock
+from raypost.model.study import InstanceFacts
+from raypost.sandbox.pool import Sandbox
+
+EXAMINE = "raypost.dicom.examine:examine"
+
+
+@dataclass(frozen=True, slots=True)
+class FileParcel:
+    """Files what verified parcels brought."""
+
+    archive: Archive
+    sandbox: Sandbox
+    clock: Clock
+    limits: Limits
+
+    def file(self, message_row: int) -> None:
+        """File every complete instance of a parcel, in the transaction that the receipt is written from."""
+        with self.archive.database.transaction() as tx:
+            found = arrivals.instances_to_file(tx, message_row)
+        if found is None:
+            return
+        transfer_id, waiting = found
+        examined = [(one, self._examine(one)) for one in waiting]
+        now = self.clock.now()
+        with self.archive.database.transaction() as tx:
+            transfer = transfers.lock(tx, transfer_id)
+            if transfer is None or arrivals.instances_to_file(tx, message_row) is None:
+                return  # filed by another worker meanwhile
+            origin = Origin(transfer.partner_id, is_test=transfer.is_test)
+            new = 0
+            for one, facts in examined:
+                if isinstance(facts, InstanceFacts) and facts.study_instance_uid != transfer.study_instance_uid:
+                    facts = BadInputError("an instance belongs to another study than its transfer")
+                if isinstance(facts, BadInputError):
+                    copy = self.archive.blobs.copy_to(one.sha256, self.archive.spool.new_file("dcm"))
+                    quarantine.put(
+                        tx,
+                        self.archive.spool,
+                        copy,
+                        facts,
+                        source="mail",
+                        origin="partner",
+                        now=now,
+                        transfer=transfer,
+                    )
+                    arrivals.note_item_refused(tx, one.item_id)
+                    continue
+                filed = cases.file_instance(tx, facts, origin, now)
+                new += filed.filing is not Filing.DUPLICATE
+                transfer.case_id = filed.case_id
+                arrivals.note_item_filed(tx, one.item_id, filed.instance_id)
+            arrivals.note_parcel_filed(tx, transfer, message_row, now)
+            if transfer.case_id is not None:
+                enqueue(tx, "route", once=f"route:{transfer.case_id}", rank=20, case_id=transfer.case_id)
+            events.record(
+                tx,
+                now,
+                EventKind.FILED,
+                transfer=transfer,
+                instances=len(examined),
+                new=new,
+            )
+            transfers.rearm(tx, transfer, self.limits, now)
+
+    def _examine(self, one: ToFile) -> InstanceFacts | BadInputError:
+        """Look at a file in the sandbox; it must be the instance that the signed list names."""
+        try:
+            found = self.sandbox.run(EXAMINE, self.archive.blobs.path(one.sha256), None, {"compress": False})
+            facts = InstanceFacts.from_json(found)
+            if facts.sop_instance_uid != one.sop_instance_uid or facts.file_sha256 != one.sha256:
+                raise BadInputError("an instance is not the one that its parcel lists")
+        except BadInputError as error:
+            return error
+        return facts

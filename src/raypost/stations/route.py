@@ -1,0 +1,150 @@
+"""3 Apply the rules or a person's order; open a transfer, or order that an instance is sent on in the house."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import time, tzinfo
+
+from raypost.archive import cases, forwards, partners, rules, search, transfers
+from raypost.archive.site import Archive
+from raypost.archive.tables import TransferRow
+from raypost.archive.transfers import Limits
+from raypost.errors import UsageError
+from raypost.model.clock import Clock
+from raypost.model.rules import Rule, RuleAction, RuleSubject, fitting
+from raypost.model.site import Partner, addressed_partner
+from raypost.model.transfer import Priority
+
+BATCH_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where one instance goes and why."""
+
+    partner: Partner
+    priority: Priority
+    ordered_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Looks at each filed instance once.
+
+    Attributes:
+        zone: The site's time zone, for rules with hours.
+    """
+
+    archive: Archive
+    clock: Clock
+    limits: Limits
+    zone: tzinfo
+
+    def route(self, case_id: int) -> None:
+        """Apply the rules to everything new of a case; sending starts while the study is still arriving."""
+        while self._route_batch(case_id) == BATCH_MAX:
+            pass
+
+    def _route_batch(self, case_id: int) -> int:
+        now = self.clock.now()
+        with self.archive.database.transaction() as tx:
+            case = transfers.lock_case(tx, case_id)
+            found = cases.unrouted(tx, case_id, BATCH_MAX)
+            known, in_force = partners.all_partners(tx), rules.all_rules(tx)
+            nodes = {node.name: node for node in partners.all_nodes(tx)}
+            origin = partners.site_name(tx, case.origin_site_id)
+            is_ours = any(one.is_self and one.site_id == case.origin_site_id for one in known)
+            touched: dict[int, TransferRow] = {}
+            for instance, series in found:
+                instance.routed_at = now
+                if case.is_test:
+                    continue
+                subject = RuleSubject(
+                    origin=origin,
+                    calling_ae_title=instance.calling_ae_title,
+                    called_ae_title=instance.called_ae_title,
+                    modality=series.modality,
+                    study_description=case.study_description,
+                    body_part=series.body_part,
+                    local_time=self._local_time(),
+                )
+                for one in destinations(subject, in_force, known) if is_ours else []:
+                    transfer = transfers.open_outgoing(
+                        tx,
+                        case=case,
+                        site_id=one.partner.site_id,
+                        priority=one.priority,
+                        ordered_by=one.ordered_by,
+                        now=now,
+                    )
+                    transfers.add_item(tx, transfer, instance, now)
+                    touched[transfer.id] = transfer
+                for rule in onward(subject, in_force, is_ours=is_ours):
+                    if rule.target in nodes:
+                        forwards.order(tx, instance.id, nodes[rule.target], now)
+            for transfer in touched.values():
+                transfers.rearm(tx, transfer, self.limits, now)
+            return len(found)
+
+    def send_study(self, study_key: str, partner_name: str, priority: Priority, who: str) -> str:
+        """Send a whole study because a person ordered it; return the transfer's key.
+
+        Raises:
+            UsageError: No such study or partner, or nothing in the study.
+        """
+        with self.archive.database.transaction() as tx:
+            case = search.case_by_key(tx, study_key)
+            instances = [one.id for one in cases.instances_of_case(tx, case.id)]
+        return self.send_instances(case.id, instances, partner_name, priority, who)
+
+    def send_instances(
+        self, case_id: int, instance_ids: list[int], partner_name: str, priority: Priority, who: str
+    ) -> str:
+        """Send instances of one case because a person ordered it; return the transfer's key.
+
+        Raises:
+            UsageError: No such partner, or nothing to send.
+        """
+        now = self.clock.now()
+        if not instance_ids:
+            raise UsageError("there is nothing to send in this study")
+        with self.archive.database.transaction() as tx:
+            case = transfers.lock_case(tx, case_id)
+            partner = partners.partner_named(tx, partner_name)
+            transfer = transfers.open_outgoing(
+                tx, case=case, site_id=partner.site_id, priority=priority, ordered_by=f"person:{who}", now=now
+            )
+            for instance in cases.instances_by_id(tx, instance_ids):
+                transfers.add_item(tx, transfer, instance, now)
+            cases.note_release(tx, [case_id], now)  # nothing more is to come
+            transfers.rearm(tx, transfer, self.limits, now)
+            return transfer.transfer_key
+
+    def _local_time(self) -> time:
+        return self.clock.now().astimezone(self.zone).time()
+
+
+def destinations(subject: RuleSubject, in_force: list[Rule], known: list[Partner]) -> list[Destination]:
+    """Return the partners an instance of this site goes to: the addressed one, and those of every fitting rule.
+
+    A partner that is addressed and ruled gets the more urgent of both.
+    """
+    by_name = {one.name: one for one in known if not one.is_self}
+    chosen: dict[str, Destination] = {}
+    addressed = addressed_partner(subject.called_ae_title, known)
+    if addressed is not None:
+        chosen[addressed[0].name] = Destination(*addressed, ordered_by=f"ae:{subject.called_ae_title}")
+    for rule in fitting(in_force, subject, RuleAction.SEND):
+        partner, before = by_name.get(rule.target), chosen.get(rule.target)
+        if partner is not None and (before is None or rule.priority.rank > before.priority.rank):
+            chosen[rule.target] = Destination(partner, rule.priority, ordered_by=f"rule:{rule.rule_key}")
+    return list(chosen.values())
+
+
+def onward(subject: RuleSubject, in_force: list[Rule], *, is_ours: bool) -> list[Rule]:
+    """Return the rules that send an instance on in the house.
+
+    A rule without an origin means "from any partner": this site's own images are sent on only where a rule names it,
+    so that nothing goes back to where it came from by surprise.
+    """
+    return [rule for rule in fitting(in_force, subject, RuleAction.FORWARD) if rule.origin or not is_ours]

@@ -1,0 +1,75 @@
+"""2 Notice that nothing new has come for a study, that a receipt is overdue, or that a job was lost.
+
+Waiting is a row with a due instant, never a parked thread; the sweep runs every second and costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from raypost.archive import collected, forwards, messages, transfers
+from raypost.archive.queue import enqueue
+from raypost.archive.site import Archive
+from raypost.archive.transfers import Limits
+from raypost.model.clock import Clock
+
+SWEEP_MAX = 200
+FORGET_AFTER = timedelta(days=30)
+"""Longer than any mail queue keeps a mail: until then a mail that comes twice is recognised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Looks at everything whose time has come."""
+
+    archive: Archive
+    clock: Clock
+    limits: Limits
+    dispatch_slots: int
+
+    def sweep(self) -> None:
+        """Hand out what is due; a lost job is asked for again.
+
+        Raises:
+            UnreachableError: The database is away.
+        """
+        now = self.clock.now()
+        with self.archive.database.transaction() as tx:
+            for transfer_id in transfers.due_transfers(tx, now, SWEEP_MAX):
+                enqueue(tx, "check", once=f"check:{transfer_id}", rank=60, transfer_id=transfer_id)
+            for relay in messages.due_relays(tx, now):
+                messages.wake_dispatch(tx, relay, self.dispatch_slots)
+            for transfer_id in messages.stale_planned(tx, now):
+                enqueue(tx, "pack", once=f"pack:{transfer_id}", transfer_id=transfer_id)
+            for collected_id in collected.due_mails(tx, now, SWEEP_MAX):
+                enqueue(tx, "open", once=f"open:{collected_id}", collected_id=collected_id)
+            for node_id in forwards.due_nodes(tx, now):
+                enqueue(tx, "forward", once=f"forward:{node_id}", node_id=node_id)
+            for case_id in transfers.cases_unrouted_since(tx, now - timedelta(seconds=30), SWEEP_MAX):
+                enqueue(tx, "route", once=f"route:{case_id}", case_id=case_id)
+            for message_row in transfers.parcels_unfiled_since(tx, now - timedelta(seconds=60), SWEEP_MAX):
+                enqueue(tx, "file", once=f"file:{message_row}", message_row=message_row)
+
+    def check(self, transfer_id: int) -> None:
+        """Decide what a transfer waits for now."""
+        with self.archive.database.transaction() as tx:
+            transfer = transfers.lock(tx, transfer_id)
+            if transfer is not None:
+                transfers.rearm(tx, transfer, self.limits, self.clock.now())
+
+    def release(self, case_id: int) -> None:
+        """Look at the open transfers of a case whose modality released its association."""
+        with self.archive.database.transaction() as tx:
+            for transfer_id in transfers.streaming_of_case(tx, case_id):
+                transfer = transfers.lock(tx, transfer_id)
+                if transfer is not None:
+                    transfers.rearm(tx, transfer, self.limits, self.clock.now())
+
+    def tidy(self) -> None:
+        """Remove files and rows that nothing needs any more; run once an hour."""
+        now = self.clock.now()
+        with self.archive.database.transaction() as tx:
+            collected.forget_old(tx, now - FORGET_AFTER)
+            named = transfers.files_in_use(tx)
+        self.archive.spool.sweep_orphans(now, named)

@@ -1,0 +1,1 @@
+"""The transfer protocol as state machines without I/O. Time is an argument."""

@@ -1,0 +1,89 @@
+"""How large the next parcel may be and whether it goes now: first small and early, then larger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raypost.model.manifest import ManifestEntry, ParcelEntry
+
+
+@dataclass(frozen=True, slots=True)
+class PacingLimits:
+    """Sizes of payload, before armour.
+
+    Attributes:
+        first_parcel_max_bytes: The first parcel, so that something readable arrives early.
+        parcel_min_bytes: A later parcel waits for so much, or for `parcel_wait_s`.
+        parcel_max_bytes: No parcel is larger, whatever the relay allows.
+        growth: Each parcel may be so many times larger than the one before.
+        in_hand_max: So many parcels of a transfer are packed ahead of the relay.
+        instances_max: So many instances in one parcel.
+    """
+
+    first_parcel_max_bytes: int = 400_000
+    parcel_min_bytes: int = 1_000_000
+    parcel_max_bytes: int = 6_000_000
+    parcel_wait_s: float = 1.0
+    growth: int = 3
+    in_hand_max: int = 2
+    instances_max: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An instance, or the rest of one, that is in no parcel yet."""
+
+    instance: ManifestEntry
+    offset_bytes: int = 0
+
+    @property
+    def rest_bytes(self) -> int:
+        """Return how much of it is still to be packed."""
+        return self.instance.size_bytes - self.offset_bytes
+
+
+def parcel_size_max(parcels_before: int, limits: PacingLimits, relay_payload_max_bytes: int) -> int:
+    """Return how many payload bytes parcel number `parcels_before` + 1 may hold."""
+    grown = limits.first_parcel_max_bytes * int(limits.growth ** min(parcels_before, 12))
+    return max(1, min(grown, limits.parcel_max_bytes, relay_payload_max_bytes))
+
+
+def parcel_goes_now(
+    *,
+    waiting_bytes: int,
+    oldest_wait_s: float,
+    parcels_before: int,
+    in_hand: int,
+    is_closed: bool,
+    size_max_bytes: int,
+    limits: PacingLimits,
+) -> bool:
+    """Say whether the next parcel is made now or waits for more instances."""
+    if waiting_bytes <= 0 or in_hand >= limits.in_hand_max:
+        return False
+    if is_closed or parcels_before == 0 or waiting_bytes >= size_max_bytes:
+        return True
+    if in_hand:
+        return False
+    return waiting_bytes >= limits.parcel_min_bytes or oldest_wait_s >= limits.parcel_wait_s
+
+
+def fill_parcel(waiting: list[Waiting], size_max_bytes: int, instances_max: int) -> list[ParcelEntry]:
+    """Take as many whole instances as fit, in order; one that fits into no parcel alone is cut into slices.
+
+    Args:
+        waiting: What is not packed yet, in the order of sending; only the first may be begun.
+        size_max_bytes: Payload of this parcel.
+    """
+    entries: list[ParcelEntry] = []
+    room = size_max_bytes
+    for one in waiting[:instances_max]:
+        if one.rest_bytes <= room and one.offset_bytes == 0:
+            entries.append(ParcelEntry(one.instance, 0, one.rest_bytes))
+            room -= one.rest_bytes
+        elif not entries:
+            entries.append(ParcelEntry(one.instance, one.offset_bytes, min(one.rest_bytes, room)))
+            break
+        else:
+            break
+    return entries
