@@ -17,10 +17,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from raypost.archive.transfers import Limits
 from raypost.errors import UsageError
 from raypost.model.identifiers import is_address, is_ae_title, is_site_name
 from raypost.model.site import AE_STEM_LENGTH_MAX
+from raypost.transfer.limits import Limits
 from raypost.transfer.pacing import PacingLimits
 from raypost.transfer.receiver import ReceiverLimits
 from raypost.transfer.sender import SenderLimits

@@ -47,9 +47,9 @@ class Listener:
         assert list(self.spool.iterdir()) == []
 
 
-@pytest.fixture
-def listener(tmp_path):
-    one = Listener(tmp_path / "spool")
+@pytest.fixture(scope="module")
+def listener(tmp_path_factory):
+    one = Listener(tmp_path_factory.mktemp("listener") / "spool")
     one.assert_serves()
     yield one
     one.stop()
@@ -125,20 +125,13 @@ def test_endless_command(listener):
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda one: repr(one)[:24])
-def test_hostile_uid_is_answered_and_never_a_path(listener_for_all, hostile):
+def test_hostile_uid_is_answered_and_never_a_path(listener, hostile):
     raw = hostile.encode()
-    with associate(listener_for_all.port) as peer:
+    with associate(listener.port) as peer:
         for dicom_uid, expected in ((raw, 0xC000), (HONEST, 0)):
             peer.sendall(store_rq(dicom_uid + b"\0" * (len(dicom_uid) & 1)) + fragment(b"12", 2))
             kind, body = read_pdu(peer)
             assert (kind, dimse_status(body)) == (4, expected)
-
-
-@pytest.fixture(scope="module")
-def listener_for_all(tmp_path_factory):
-    one = Listener(tmp_path_factory.mktemp("listener") / "spool")
-    yield one
-    one.stop()
 
 
 @pytest.mark.parametrize("request_", [
@@ -147,13 +140,13 @@ def listener_for_all(tmp_path_factory):
     associate_rq() + associate_rq(), pdu(7, bytes(4)), pdu(6, bytes(4)), b"GET / HTTP/1.1\r\n\r\n",
     b"\x16\x03\x01" + bytes(200),
 ], ids=range(13))
-def test_odd_beginnings(listener_for_all, request_):
-    with connect(listener_for_all.port) as peer:
+def test_odd_beginnings(listener, request_):
+    with connect(listener.port) as peer:
         peer.sendall(request_)
         peer.shutdown(1)
         while read_pdu(peer)[0]:
             continue
-    listener_for_all.assert_serves()
+    listener.assert_serves()
 
 
 def test_crowd_of_silent_connections_does_not_lock_out_for_good(listener):

@@ -4,6 +4,7 @@ Not a test; loaded through fixtures. It needs root (Postfix and Dovecot change u
 postfix dovecot-core dovecot-imapd dovecot-lmtpd.
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -17,10 +18,17 @@ from datetime import UTC, datetime
 from raypost.relay.certificates import make_test_authority
 
 CONFIGURATION = pathlib.Path(__file__).parents[2] / "docs" / "how-to" / "relay"
-BINARIES = ("/usr/sbin/postfix", "/usr/sbin/dovecot", "/usr/bin/doveadm", "/usr/lib/dovecot/lmtp", "/usr/lib/dovecot/imap")
+BINARIES = (
+    "/usr/sbin/postfix",
+    "/usr/sbin/dovecot",
+    "/usr/bin/doveadm",
+    "/usr/lib/dovecot/lmtp",
+    "/usr/lib/dovecot/imap",
+)
 APT = (
     'echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections && '
-    "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends postfix dovecot-core dovecot-imapd dovecot-lmtpd"
+    "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "
+    "postfix dovecot-core dovecot-imapd dovecot-lmtpd"
 )
 VMAIL_ID = 5000
 PORTS_OPEN_TIMEOUT_S = 20.0
@@ -79,9 +87,14 @@ class RealRelay:
         """Add a site as an administrator does, with add-site.sh."""
         subprocess.run(
             [CONFIGURATION / "add-site.sh", self._sites, address, "-", *([quota] if quota else [])],
-            input=password + "\n", text=True, check=True, capture_output=True, env={**os.environ, "SCHEME": scheme},
+            input=password + "\n",
+            text=True,
+            check=True,
+            capture_output=True,
+            env={**os.environ, "SCHEME": scheme},
         )
         self._reload()
+        self._wait_for_dovecot(address)
 
     def add_address_without_mailbox(self, address: str) -> None:
         """Let Postfix take mail for an address that Dovecot does not know: it bounces after the 250."""
@@ -100,18 +113,21 @@ class RealRelay:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Stop both, if they run; what is queued and stored stays for the next start."""
-        dovecot_pid, postfix_pid = self._pids()
-        if postfix_pid:
-            # What `postfix stop` does first; it then looks once a second whether the processes are gone.
-            os.killpg(postfix_pid, signal.SIGTERM)
-        if dovecot_pid:
-            self._run("/usr/bin/doveadm", "-c", self._dovecot / "dovecot.conf", "stop")
+        """Stop both, if they run, clients cut off; what is queued and stored stays for the next start."""
+        masters = [pid for pid in self._pids() if pid]
+        for pid in masters:
+            os.kill(pid, signal.SIGTERM)  # as `postfix stop` and `doveadm stop` do
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while any(self._pids()):
             if time.monotonic() > deadline:
                 raise RuntimeError("Postfix or Dovecot does not stop")
             time.sleep(0.02)
+        # Dovecot lets logged-in IMAP clients finish; an outage does not.
+        for pid in masters:
+            while _group_lives(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+                time.sleep(0.02)
 
     def log(self) -> str:
         return "\n".join(one.read_text(errors="replace") for one in sorted((self.folder / "log").glob("*.log")))
@@ -119,19 +135,36 @@ class RealRelay:
     def _run(self, *command: object) -> None:
         # Into a file: daemons keep a pipe open, and who reads it to its end waits for ever.
         with (self.folder / "log" / "commands.log").open("a") as said:
-            done = subprocess.run([str(one) for one in command], stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                                  timeout=COMMAND_TIMEOUT_S, check=False)
+            done = subprocess.run(
+                [str(one) for one in command],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                timeout=COMMAND_TIMEOUT_S,
+                check=False,
+            )
         if done.returncode:
             raise RuntimeError(f"{command[0]} failed:\n{self.log()[-4000:]}")
 
     def _pids(self) -> tuple[int, int]:
-        return (_running_pid(self.folder / "run" / "master.pid"),
-                _running_pid(self.folder / "queue" / "pid" / "master.pid"))
+        return (
+            _running_pid(self.folder / "run" / "master.pid"),
+            _running_pid(self.folder / "queue" / "pid" / "master.pid"),
+        )
 
     def _reload(self) -> None:
         # texthash tables are read when a Postfix process starts.
         if self._pids()[1]:
             self._run("/usr/sbin/postfix", "-c", self._postfix, "reload")
+
+    def _wait_for_dovecot(self, address: str) -> None:
+        """Wait until Dovecot sees a new user: it looks at the file's time once a second."""
+        deadline = time.monotonic() + COMMAND_TIMEOUT_S
+        lookup = ["/usr/bin/doveadm", "-c", str(self._dovecot / "dovecot.conf"), "user", address]
+        while self._pids()[0] and subprocess.run(lookup, capture_output=True, check=False).returncode:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Dovecot does not see {address}")
+            time.sleep(0.1)
 
     def _make_folders(self) -> None:
         for name in ("sites", "postfix", "dovecot", "tls", "log", "mail", "queue", "data", "run", "state"):
@@ -145,17 +178,29 @@ class RealRelay:
         shutil.chown(self._sites / "users", "root", "dovecot")
         (self._sites / "users").chmod(0o640)
         for user in ("postfix", "dovecot"):
-            reach = subprocess.run(["setpriv", "--reuid", user, "--clear-groups", "test", "-x", self._sites], check=False)
+            reach = subprocess.run(
+                ["setpriv", "--reuid", user, "--clear-groups", "test", "-x", self._sites], check=False
+            )
             if reach.returncode:
                 raise RuntimeError(f"user {user} cannot reach {self.folder}: a folder above it is closed")
 
     def _render(self) -> None:
         values = {
-            "RELAY_HOST": "localhost", "DOMAIN": self.domain, "CERTIFICATE": self._certificate,
-            "SECRET_KEY": self._secret_key, "SIZE_MAX_BYTES": self.size_max_bytes, "DEFAULT_QUOTA": "4G",
-            "LISTEN": "127.0.0.1", **self._ports, "SITES": self._sites, "MAIL": self.folder / "mail",
-            "LOG": self.folder / "log", "POSTFIX_QUEUE": self.folder / "queue", "POSTFIX_DATA": self.folder / "data",
-            "DOVECOT_RUN": self.folder / "run", "DOVECOT_STATE": self.folder / "state",
+            "RELAY_HOST": "localhost",
+            "DOMAIN": self.domain,
+            "CERTIFICATE": self._certificate,
+            "SECRET_KEY": self._secret_key,
+            "SIZE_MAX_BYTES": self.size_max_bytes,
+            "DEFAULT_QUOTA": "4G",
+            "LISTEN": "127.0.0.1",
+            **self._ports,
+            "SITES": self._sites,
+            "MAIL": self.folder / "mail",
+            "LOG": self.folder / "log",
+            "POSTFIX_QUEUE": self.folder / "queue",
+            "POSTFIX_DATA": self.folder / "data",
+            "DOVECOT_RUN": self.folder / "run",
+            "DOVECOT_STATE": self.folder / "state",
         }
         values_file = self.folder / "values"
         values_file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
@@ -182,6 +227,15 @@ def _is_open(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _group_lives(group: int) -> bool:
+    for one in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group, *_ = one.read_text().rpartition(")")[2].split()
+            if int(its_group) == group and state != "Z":
+                return True
+    return False
 
 
 def _running_pid(file: pathlib.Path) -> int:

@@ -167,7 +167,7 @@ def _case(tx: Transaction, facts: InstanceFacts, origin: Origin, now: datetime) 
             CaseRow.study_instance_uid == facts.study_instance_uid,
             CaseRow.is_test == origin.is_test,
         )
-        .with_for_update()
+        .with_for_update(key_share=True)
     )
     case = tx.scalar(find)
     if case is not None:

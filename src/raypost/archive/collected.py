@@ -112,7 +112,7 @@ def due_mails(tx: Transaction, now: datetime, limit: int) -> list[int]:
         .where(CollectedRow.due <= now)
         .order_by(CollectedRow.due)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
     ).all()
     for row in rows:
         row.due = now + LOOK_AGAIN

@@ -270,7 +270,7 @@ def claim(tx: Transaction, relay: str, slot: str, now: datetime) -> QueuedMessag
         )
         .order_by(MessageRow.priority_rank.desc(), MessageRow.id)
         .limit(1)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
     )
     if row is None:
         return None
@@ -344,7 +344,7 @@ def note_too_large(tx: Transaction, message: QueuedMessage, slot: str, now: date
 
 def _mine(tx: Transaction, message: QueuedMessage, slot: str) -> MessageRow | None:
     """Return the message while this slot still holds it; its transfer's row must be locked."""
-    row = tx.get(MessageRow, message.message_row, with_for_update=True)
+    row = tx.get(MessageRow, message.message_row, with_for_update={"key_share": True})
     return row if row is not None and row.state == "sending" and row.slot == slot else None
 
 

@@ -28,6 +28,7 @@ DEAD_AFTER_S = 6
 POLL_S = 1.0
 GRACE_S = 8
 ATTEMPTS_MAX = 1000
+RETRY_FIRST_MS = 100
 RETRY_WAIT_MAX_S = 15
 WRITE_PAUSE_MAX_S = 5.0
 RESCUER = 4711
@@ -117,7 +118,6 @@ class Worker:
         for name, function in tasks.items():
             self._app.task(name=name, queue=QUEUE, retry=_Backoff())(_quiet(name, function))
         self._guard: sa.Connection | None = None
-        self._has_rescued = False
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; database trouble is waited out."""
@@ -151,16 +151,24 @@ class Worker:
                 shutdown_graceful_timeout=GRACE_S,
             )
 
+    def rescue_at_start(self) -> None:
+        """Put orphaned jobs back before this worker begins; all of them when no other worker lives."""
+        try:
+            is_alone = self._hold_worker_lock()
+            with self._database.transaction() as tx:
+                rescue_jobs(tx, 0 if is_alone else DEAD_AFTER_S)
+        except RaypostError as error:
+            log.warning("no rescue at start", code=error.code, what=error.what)
+
     def rescue(self) -> int:
         """Put jobs of dead workers back into the queue; return how many. Called every second, not a job itself.
 
         Raises:
             UnreachableError: The database is away.
         """
-        is_first_call, self._has_rescued = not self._has_rescued, True
-        is_alone = self._hold_worker_lock()
-        with self._database.transaction() as tx:  # nobody else lives: every `doing` job is an orphan, no need to wait
-            return rescue_jobs(tx, 0 if is_first_call and is_alone else DEAD_AFTER_S)
+        self._hold_worker_lock()
+        with self._database.transaction() as tx:
+            return rescue_jobs(tx, DEAD_AFTER_S)
 
     def _hold_worker_lock(self) -> bool:
         """Hold the lock that says "a worker lives here"; say whether no other worker held it.
@@ -222,7 +230,8 @@ class _Backoff(procrastinate.BaseRetryStrategy):
         """Decide when a failed job runs again."""
         if job.attempts >= ATTEMPTS_MAX:
             return None
-        return procrastinate.RetryDecision(retry_in={"seconds": min(2 ** min(job.attempts, 10), RETRY_WAIT_MAX_S)})
+        wait_ms = min(RETRY_FIRST_MS * 2 ** min(job.attempts, 10), RETRY_WAIT_MAX_S * 1000)
+        return procrastinate.RetryDecision(retry_in={"milliseconds": wait_ms})
 
 
 def _quiet(name: str, function: Callable[..., None]) -> Callable[..., None]:

@@ -44,4 +44,4 @@ def note_size_limit(tx: Transaction, relay: str, limit_bytes: int, now: datetime
 
 def _row(tx: Transaction, relay: str, now: datetime) -> RelayRow:
     tx.execute(insert(RelayRow).values(name=relay, changed_at=now).on_conflict_do_nothing())
-    return tx.get_one(RelayRow, relay, with_for_update=True)
+    return tx.get_one(RelayRow, relay, with_for_update={"key_share": True})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -17,18 +16,11 @@ from raypost.errors import UsageError
 from raypost.model.audit import EventKind, Level
 from raypost.model.transfer import MessageKind, Priority
 from raypost.transfer import receiver, sender
+from raypost.transfer.limits import Limits
 from raypost.transfer.receiver import ReceiverEvent, ReceiverFacts, ReceiverLimits, ReceiverState
 from raypost.transfer.sender import SenderEvent, SenderFacts, SenderLimits, SenderState
 
 IN_HAND = ("planned", "queued", "sending")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The times of both machines."""
-
-    sender: SenderLimits = SenderLimits()
-    receiver: ReceiverLimits = ReceiverLimits()
 
 
 def open_outgoing(
@@ -39,7 +31,9 @@ def open_outgoing(
     The case's row must be locked: one transfer of a case to a partner streams at a time.
     """
     mine = sa.and_(TransferRow.case_id == case.id, TransferRow.partner_id == site_id, TransferRow.direction == "out")
-    streaming = tx.scalar(sa.select(TransferRow).where(mine, TransferRow.state == "streaming").with_for_update())
+    streaming = tx.scalar(
+        sa.select(TransferRow).where(mine, TransferRow.state == "streaming").with_for_update(key_share=True)
+    )
     if streaming is not None:
         if priority.rank > Priority(streaming.priority).rank:
             streaming.priority = priority.value
@@ -92,7 +86,7 @@ def open_incoming(
         .where(
             TransferRow.direction == "in", TransferRow.partner_id == site_id, TransferRow.transfer_key == transfer_key
         )
-        .with_for_update()
+        .with_for_update(key_share=True)
     )
     row = tx.scalar(find)
     if row is not None:
@@ -137,18 +131,18 @@ def find_outgoing(tx: Transaction, transfer_key: str, site_id: int) -> TransferR
         .where(
             TransferRow.direction == "out", TransferRow.partner_id == site_id, TransferRow.transfer_key == transfer_key
         )
-        .with_for_update()
+        .with_for_update(key_share=True)
     )
 
 
 def lock(tx: Transaction, transfer_id: int) -> TransferRow | None:
     """Return a transfer with its row locked; the first lock that anybody takes in a transaction about it."""
-    return tx.get(TransferRow, transfer_id, with_for_update=True)
+    return tx.get(TransferRow, transfer_id, with_for_update={"key_share": True})
 
 
 def lock_case(tx: Transaction, case_id: int) -> CaseRow:
     """Return a case with its row locked."""
-    return tx.get_one(CaseRow, case_id, with_for_update=True)
+    return tx.get_one(CaseRow, case_id, with_for_update={"key_share": True})
 
 
 def add_item(tx: Transaction, transfer: TransferRow, instance: InstanceRow, now: datetime) -> None:
@@ -374,7 +368,7 @@ def _fire_receiver(tx: Transaction, transfer: TransferRow, event: ReceiverEvent,
 
 def note_arrival(tx: Transaction, transfer: TransferRow, now: datetime) -> None:
     """Note that a message of an incoming transfer came, also one seen before."""
-    transfer.last_arrival_at = max(transfer.last_arrival_at, instance.received_at)
+    transfer.last_arrival_at = now
     transfer.reminders = 0
     if transfer.state == ReceiverState.INCOMPLETE.value:
         transfer.state = receiver.fire(ReceiverState.INCOMPLETE, ReceiverEvent.MORE_CAME).value
@@ -414,7 +408,7 @@ def due_transfers(tx: Transaction, now: datetime, limit: int) -> list[int]:
         .where(TransferRow.due <= now)
         .order_by(TransferRow.due)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
     ).all()
     for row in rows:
         row.due = _instant(now.timestamp() + 15)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,7 +18,7 @@ from raypost.cli.demo_display import DemoDisplay
 from raypost.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, console, guarded
 from raypost.errors import NotNowError
 from raypost.node import demo as demonstration
-from raypost.node import logs, parts, supervisor
+from raypost.node import logs
 from raypost.node.clock import SystemClock
 from raypost.node.demo_network import DemoNetwork
 from raypost.settings import load
@@ -27,7 +28,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command("serve")(serve)
     app.command("demo")(demo)
-    app.command("run-part", hidden=True)(run_part)
 
 
 @guarded
@@ -40,31 +40,10 @@ def serve(
 
     Example: raypost serve -c /srv/raypost/raypost.toml
     """
-    logs.configure("serve", is_verbose=verbose)
-    settings = load(config)
-
-    def _say(what: dict[str, Any]) -> None:
-        if as_json:
-            sys.stdout.write(json.dumps(what) + "\n")
-            sys.stdout.flush()
-        else:
-            console.print(
-                f"{settings.site.display_name} is up. Modalities send to port {what['dicom_port']}, "
-                f"AE title {settings.dicom.ae_title} or a partner's.",
-                markup=False,
-            )
-
-    supervisor.serve(config.absolute(), settings, _say)
-
-
-@guarded
-def run_part(name: str, config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Run one process of a site; `raypost serve` starts them.
-
-    Example: raypost run-part worker
-    """
-    logs.configure(name)
-    parts.run_part(name, load(config))
+    load(config)
+    flags = [flag for flag, is_set in (("--verbose", verbose), ("--json", as_json)) if is_set]
+    command = [sys.executable, "-m", "raypost.node.supervisor", str(config.absolute()), *flags]
+    os.execv(sys.executable, command)
 
 
 @guarded

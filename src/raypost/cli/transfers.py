@@ -23,7 +23,9 @@ from raypost.cli.output import (
 )
 from raypost.errors import BadInputError, NotNowError, UsageError
 from raypost.model.transfer import Priority
+from raypost.node.dicom_part import make_intake
 from raypost.node.site import Site, opened_site
+from raypost.node.worker_part import make_route
 
 FILES_MAX = 20_000
 LOOK_S = 0.3
@@ -62,7 +64,7 @@ def send(
         with site.archive.database.transaction() as tx:
             partners.partner_named(tx, to)
         if study:
-            sent = [site.route().send_study(study, to, priority, person())]
+            sent = [make_route(site).send_study(study, to, priority, person())]
         else:
             sent = _send_files(site, paths or [], to, priority, left_out, quiet=as_json)
         shapes = _wait(site, sent, wait_s)
@@ -92,7 +94,7 @@ def _send_files(
     files = [file for path in paths for file in _files_below(path)]
     if not files or len(files) > FILES_MAX:
         raise UsageError("there are no files there" if not files else f"more than {FILES_MAX} files at once")
-    intake, by_case = site.intake(), dict[int, list[int]]()
+    intake, by_case = make_intake(site), dict[int, list[int]]()
     for number, file in enumerate(files, 1):
         if not quiet:
             console.print(f"\rtaking in {number} of {len(files)}", end="", markup=False)
@@ -106,7 +108,7 @@ def _send_files(
         console.print()
     if not by_case:
         raise UsageError("none of the files is DICOM that can be read")
-    route = site.route()
+    route = make_route(site)
     return [route.send_instances(case_id, found, to, priority, person()) for case_id, found in by_case.items()]
 
 

@@ -33,6 +33,7 @@ _WORD_SIZES = {
     b"SV": 8, b"UV": 8, b"OV": 8,
 }
 _LITTLE, _BIG = "<", ">"
+_NO_ITEMS = hashlib.sha256().digest()
 EXTENDED_OFFSETS = (0x7FE00001, 0x7FE00002, 0x7FE00003)
 """Extended Offset Table, its lengths, Encapsulated Pixel Data Value Total Length (PS3.3, C.7.6.3)."""
 PLANAR_CONFIGURATION = 0x00280006
@@ -145,8 +146,9 @@ def _read_value(
     if size == _UNDEFINED or vr == b"SQ" or (vr in (b"", b"UN") and known == b"SQ"):
         digest, after = _read_sequence(walk, start, end if size == _UNDEFINED else start + size, is_implicit, depth,
                                        size == _UNDEFINED)
-        kind = b"S"
-        content: Buffer = digest
+        # A private sequence without items is an empty value of no known VR in implicit VR.
+        kind = b"V" if digest == _NO_ITEMS else b"S"
+        content: Buffer = b"" if digest == _NO_ITEMS else digest
     else:
         after = start + size
         hidden = _hidden_sequence(walk, value, depth) if vr in (b"", b"UN") and not known else None

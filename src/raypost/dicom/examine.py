@@ -32,7 +32,7 @@ from raypost.model.identifiers import is_dicom_uid
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
-INFLATED_SIZE_MAX_BYTES = 256 << 20
+INFLATED_SIZE_MAX_BYTES = 128 << 20
 _UIDS = {
     "sop_instance_uid": 0x00080018, "sop_class_uid": 0x00080016, "study_instance_uid": 0x0020000D,
     "series_instance_uid": 0x0020000E,

@@ -126,6 +126,6 @@ def load_codecs() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                b"".decode(name)
+                b"A".decode(name)  # of nothing at all Python decodes without the codec
             except LookupError:
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from raypost.errors import BadInputError
@@ -17,8 +17,9 @@ IMPLEMENTATION_VERSION_NAME = "RAYPOST_0"
 
 META_SIZE_MAX_BYTES = 64 << 10
 META_ELEMENTS_MAX = 64
-INFLATED_SIZE_MAX_BYTES = 256 << 20
+INFLATED_SIZE_MAX_BYTES = 128 << 20
 
+_PIECE_SIZE_BYTES = 64 << 10
 _PREAMBLE_SIZE = 128
 _META_START = 132
 _SOP_CLASS, _SOP_INSTANCE, _TRANSFER_SYNTAX = 0x02, 0x03, 0x10
@@ -109,22 +110,38 @@ def make_meta(
     return join_meta(elements, transfer_syntax_uid)
 
 
-def inflate_bounded(data: Buffer, size_max_bytes: int = INFLATED_SIZE_MAX_BYTES) -> bytes:
+def inflate_bounded(data: Buffer, size_max_bytes: int = INFLATED_SIZE_MAX_BYTES) -> bytearray:
     """Inflate the data set of a deflated file (PS3.5, A.5).
 
+    It is inflated twice: once only to count, so that a bomb never needs more memory than one piece.
+
     Raises:
-        BadInputError: It is no deflate stream, or inflates beyond the limit.
+        BadInputError: It is no deflate stream, truncated, or inflates beyond the limit.
     """
+    size = 0
+    for piece in _inflated(data):
+        size += len(piece)
+        if size > size_max_bytes:
+            raise BadInputError(f"the deflated data set inflates beyond {size_max_bytes} bytes")
+    found, at = bytearray(size), 0
+    for piece in _inflated(data):
+        found[at:at + len(piece)] = piece
+        at += len(piece)
+    return found
+
+
+def _inflated(data: Buffer) -> Iterator[bytes]:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        found = inflater.decompress(data, size_max_bytes + 1)
+        for at in range(0, len(data), _PIECE_SIZE_BYTES):
+            waiting: Buffer = data[at:at + _PIECE_SIZE_BYTES]
+            while waiting and not inflater.eof:
+                yield inflater.decompress(waiting, _PIECE_SIZE_BYTES)
+                waiting = inflater.unconsumed_tail
     except zlib.error as error:
         raise BadInputError("the deflated data set is damaged") from error
-    if len(found) > size_max_bytes:
-        raise BadInputError(f"the deflated data set inflates beyond {size_max_bytes} bytes")
     if not inflater.eof:
         raise BadInputError("the deflated data set is truncated")
-    return found
 
 
 def _text(elements: Mapping[int, bytes], number: int) -> str:

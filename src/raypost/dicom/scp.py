@@ -162,7 +162,7 @@ class StorageSCP:
         assert isinstance(server, _Server)
         entity._servers.append(server)  # where the library's shutdown() takes it out
         self._server = server
-        self._thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": POLL_INTERVAL_S}, daemon=True)
+        self._thread = threading.Thread(target=server.serve_forever, args=(POLL_INTERVAL_S,), daemon=True)
         self._thread.start()
         return int(server.server_address[1])
 
@@ -218,19 +218,6 @@ class _Server(ThreadedAssociationServer):
             raise OSError("closed")
         return self.socket.accept()
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Do the TLS handshake and begin the association."""
-        host = str(client_address[0])
-        try:
-            request.settimeout(NEGOTIATION_TIMEOUT_S)
-            if self.scp.options.tls:
-                request = self.scp.options.tls.wrap_socket(request, server_side=True)
-            self.finish_request(request, client_address)
-        except (OSError, ValueError):
-            self.shutdown_request(request)
-            self.forget(host, None)
-            self.scp.refused(Refusal("TLS handshake failed", host))
-
     def established(self, host: str, association: _Association) -> bool:
         """Count an association in; False if there are too many."""
         options = self.scp.options
@@ -266,12 +253,22 @@ class _Server(ThreadedAssociationServer):
 
 
 class _Handler(RequestHandler):
-    """Makes the association of a connection out of our classes."""
+    """Makes the association of a connection out of our classes, in the connection's own thread."""
 
-    def _create_association(self) -> Association:
-        server = self.server
-        assert isinstance(server, _Server)
-        return _Association(server, self.request, self.remote, self.local)
+    def handle(self) -> None:
+        """Do the TLS handshake and begin the association."""
+        listener = self.server
+        assert isinstance(listener, _Server)
+        try:
+            self.request.settimeout(NEGOTIATION_TIMEOUT_S)
+            if listener.scp.options.tls:
+                self.request = listener.scp.options.tls.wrap_socket(self.request, server_side=True)
+            _Association(listener, self.request, self.remote, self.local).start()
+        except (OSError, ValueError):
+            host = str(self.client_address[0])
+            listener.shutdown_request(self.request)
+            listener.forget(host, None)
+            listener.scp.refused(Refusal("TLS handshake failed", host))
 
 
 class _Association(Association):

@@ -13,6 +13,7 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
 from raypost.dicom.elements import Element
+from raypost.dicom.implicit_vr import implicit_elements
 from raypost.dicom.instance_file import InstanceFile
 from raypost.dicom.part10 import Buffer
 from raypost.dicom.pixel_layout import UndecodableError
@@ -58,12 +59,14 @@ def rewritten_elements(file: InstanceFile, parts: tuple[Buffer, Buffer], *, impl
     wanted = (implicit, True)
     if encoding == wanted:
         return parts
+    if implicit and encoding[1]:
+        return implicit_elements(parts[0]), implicit_elements(parts[1])
     with translated():
         return _rewritten(parts[0], encoding, wanted), _rewritten(parts[1], encoding, wanted)
 
 
-def _rewritten(part: Buffer, encoding: tuple[bool, bool], wanted: tuple[bool, bool]) -> bytes:
-    read = read_dataset(io.BytesIO(bytes(part)), *encoding)
+def _rewritten(encoded: Buffer, encoding: tuple[bool, bool], wanted: tuple[bool, bool]) -> bytes:
+    read = read_dataset(io.BytesIO(bytes(encoded)), *encoding)
     # Elements are taken one by one so that each is decoded: raw ones would be copied in their old encoding.
     data_set = Dataset()
     for number in sorted(read.keys()):

@@ -295,7 +295,8 @@ class SmtpSession:
                 connection.send(chunk)
                 ended = chunk.endswith(b"\r\n")
         except (smtplib.SMTPException, OSError) as error:
-            return self._early_reply(connection, error)
+            connection.close()
+            raise UnreachableError(f"{self._where} broke off in the middle of a message.") from error
         try:
             # From here on the relay may have it all.
             connection.send(b".\r\n" if ended else b"\r\n.\r\n")
@@ -308,22 +309,6 @@ class SmtpSession:
         if connection.sock is not None:
             connection.sock.settimeout(COMMAND_TIMEOUT_S)
         return self._outcome(reply_code, _text(reply), Stage.END)
-
-    def _early_reply(self, connection: smtplib.SMTP, cause: Exception) -> Outcome:
-        """Read why the relay hung up in the middle of the content, if it said so."""
-        try:
-            reply_code, reply = connection.getreply()
-        except (smtplib.SMTPException, OSError):
-            reply_code, reply = -1, b""
-        connection.close()
-        if judge(reply_code, _text(reply), Stage.END) in (Verdict.TOO_LARGE, Verdict.REFUSED, Verdict.DEFERRED):
-            return self._outcome_after_close(reply_code, _text(reply))
-        raise UnreachableError(f"{self._where} broke off in the middle of a message.") from cause
-
-    def _outcome_after_close(self, reply_code: int, text: str) -> Outcome:
-        if judge(reply_code, text, Stage.END) is Verdict.TOO_LARGE:
-            return TooLarge(None, text)
-        return self._outcome(reply_code, text, Stage.END)
 
 
 def relay_error(outcome: Refused) -> RefusedError:

@@ -18,7 +18,10 @@ from raypost.mail.smtp import SmtpSession
 from raypost.model.site import Partner
 from raypost.model.transfer import Priority
 from raypost.model.units import duration_text, size_text
-from raypost.node.site import Site, imap_account, opened_site, read_password, smtp_account
+from raypost.node.accounts import imap_account, smtp_account
+from raypost.node.dicom_part import make_intake
+from raypost.node.site import Site, opened_site, read_password
+from raypost.node.worker_part import make_route
 from raypost.settings import Settings
 
 EXPIRES_SOON = timedelta(days=30)
@@ -211,8 +214,8 @@ def _send_test(site: Site, partner_name: str) -> str:
         partners.partner_named(tx, partner_name)
     with tempfile.TemporaryDirectory(dir=site.archive.spool.temporary) as folder:
         files = write_study(tiny_ct(site.clock.now(), seed=int(site.clock.now().timestamp() * 1000)), Path(folder))
-        filed = [site.intake().take_file(file, is_test=True) for file in files]
-    return site.route().send_instances(
+        filed = [make_intake(site).take_file(file, is_test=True) for file in files]
+    return make_route(site).send_instances(
         filed[0].case_id, [one.instance_id for one in filed], partner_name, Priority.ROUTINE, "raypost check"
     )
 

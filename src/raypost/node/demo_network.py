@@ -92,11 +92,13 @@ class DemoNetwork:
     accepted: list[int] = field(default_factory=list)
     sites: dict[str, DemoSite] = field(default_factory=dict)
     _relay_process: subprocess.Popen[str] | None = None
+    _server: EmbeddedPostgres | None = None
 
     def __enter__(self) -> Self:
         if os.geteuid() == 0:
             self.folder.chmod(0o711)  # our own folder; the database's own user must be able to pass through
         try:
+            self._server = EmbeddedPostgres(self.folder / "postgresql").start()  # one server for both, kept running
             relay = self.relay or self._start_relay()
             for name in (REFERRER, CENTRE):
                 self.sites[name] = self._make(name, relay)
@@ -208,6 +210,8 @@ class DemoNetwork:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if self._server is not None:
+            self._server.stop()
 
 
 def _serve(site: DemoSite) -> None:

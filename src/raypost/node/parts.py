@@ -1,106 +1,89 @@
-"""The processes of a site: dicom, worker, collector; each is started by the supervisor and ends with it."""
+"""One process of a site, forked from the supervisor: how it starts, speaks, and ends with its parent.
+
+Forked and not executed anew, because what all of them load is then in memory once and a restart takes milliseconds.
+The supervisor has one thread and no open connection when it forks.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import traceback
+from dataclasses import dataclass
+from typing import NoReturn
 
 import structlog
 
-from raypost.archive.queue import Worker
-from raypost.dicom.scp import StorageSCP
 from raypost.errors import RaypostError
-from raypost.node.site import Site
+from raypost.node import logs
 from raypost.settings import Settings
 
-SWEEP_S = 1.0
-TIDY_EVERY = 3600
 PR_SET_PDEATHSIG = 1
+FAILED = 70
+"""Exit code of a process that ended by an error (EX_SOFTWARE of sysexits.h)."""
 
-log = structlog.get_logger("raypost.node")
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A kind of process.
 
-def run_part(name: str, settings: Settings) -> None:
-    """Run one process of a site until it is told to stop.
-
-    Args:
-        name: dicom, worker, or collector:RELAY.
+    Attributes:
+        name: For people and logs.
+        module: Has `run(settings, stop, *arguments)`; loaded in the process, so that the others stay small.
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    _die_with_parent()
-    kind, _, relay = name.partition(":")
-    with Site.open(settings) as site:
-        match kind:
-            case "dicom":
-                _run_dicom(site, stop)
-            case "worker":
-                _run_worker(site, stop)
-            case "collector":
-                site.collect(relay).run(stop)
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
 
 
-def _run_dicom(site: Site, stop: threading.Event) -> None:
-    intake = site.intake()
-    scp = StorageSCP(site.scp_options(), intake.receive, intake.association_ended, intake.refused)
-    port = scp.start()
-    say({"dicom_port": port})
-    stop.wait()
-    scp.stop()
+def fork_part(part: Part, settings: Settings, *, is_verbose: bool) -> tuple[int, int]:
+    """Start a process; return its pid and the descriptor of what it says, one JSON object a line."""
+    reading, writing = os.pipe()
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        os.set_blocking(reading, False)
+        return child, reading
+    os.close(reading)
+    _become(part, settings, parent, writing, is_verbose=is_verbose)
 
 
-def _run_worker(site: Site, stop: threading.Event) -> None:
-    settle = site.settle()
-    tasks: dict[str, Callable[..., None]] = {
-        "route": site.route().route,
-        "release": settle.release,
-        "check": settle.check,
-        "pack": site.pack().pack,
-        "dispatch": site.dispatch(stop).dispatch,
-        "open": site.open_mail().open,
-        "file": site.file_parcel().file,
-        "forward": site.forward().forward,
-    }
-    worker = Worker(site.archive.database, tasks, threads=site.settings.limits.worker_threads)
-    housekeeping = threading.Thread(target=_keep_house, args=(worker, site, stop), daemon=True)
-    housekeeping.start()
-    say({"worker": "up"})
-    worker.run(stop)
-    housekeeping.join(5)
-
-
-def _keep_house(worker: Worker, site: Site, stop: threading.Event) -> None:
-    """Every second: rescue jobs of the dead, hand out what is due; every hour: tidy up."""
-    settle, rounds = site.settle(), 0
-    while not stop.is_set():
-        try:
-            rescued = worker.rescue()
-            if rescued:
-                log.warning("jobs of a dead worker run again", count=rescued)
-            settle.sweep()
-            if rounds % TIDY_EVERY == 0:
-                settle.tidy()
-            rounds += 1
-        except RaypostError as error:
-            log.warning("housekeeping pauses", code=error.code, what=error.what)
-        stop.wait(SWEEP_S)
+def _become(part: Part, settings: Settings, parent: int, writing: int, *, is_verbose: bool) -> NoReturn:
+    """Be the new process, to its end."""
+    exit_code = FAILED
+    try:
+        _die_with(parent)
+        os.dup2(writing, 1)
+        os.close(writing)
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        logs.configure(part.name, is_verbose=is_verbose)
+        importlib.import_module(part.module).run(settings, stop, *part.arguments)
+        exit_code = 0
+    except RaypostError as error:
+        structlog.get_logger("raypost.node").error("process ends", code=error.code, what=error.what, do=error.do)
+    except BaseException:  # noqa: BLE001 the outermost frame of a process: said, and answered by a restart
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(exit_code)
 
 
 def say(what: dict[str, object]) -> None:
-    """Tell the supervisor something, one JSON object a line."""
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
+    """Tell the supervisor something."""
+    os.write(1, json.dumps(what).encode() + b"\n")
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """Have the kernel end this process when the supervisor dies, however it dies."""
-    parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
-        sys.exit(1)
+        os._exit(FAILED)

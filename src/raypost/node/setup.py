@@ -80,7 +80,7 @@ data_folder = "data"             # images, mails on their way, keys
 [site]
 name = "{name}"                  # within the network: a-z 0-9 -
 display_name = {display_name}
-ae_stem = "{ae_stem}"            # partners send images here under this AE title, with _N _U _R for urgency
+ae_stem = "{ae_stem}"            # partners send here under this AE title, with _N _U _R for urgency
 address = "{address}"            # this site's mailbox
 # time_zone = "Europe/Berlin"
 

@@ -17,11 +17,11 @@ from raypost.archive.database import Transaction
 from raypost.archive.messages import QueuedMessage
 from raypost.archive.site import Archive
 from raypost.archive.tables import TransferRow
-from raypost.archive.transfers import Limits
 from raypost.errors import LoginRefusedError, RaypostError, SecurityError, TransientError
 from raypost.mail.smtp import Accepted, Deferred, Outcome, Refused, SmtpAccount, SmtpSession, TooLarge, Unknown
 from raypost.model.audit import EventKind, Level
 from raypost.model.clock import Clock
+from raypost.transfer.limits import Limits
 
 RETRY_FIRST_S = 2.0
 RETRY_MAX_S = 300.0

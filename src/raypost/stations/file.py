@@ -13,12 +13,12 @@ from raypost.archive.arrivals import ToFile
 from raypost.archive.cases import Filing, Origin
 from raypost.archive.queue import enqueue
 from raypost.archive.site import Archive
-from raypost.archive.transfers import Limits
 from raypost.errors import BadInputError
 from raypost.model.audit import EventKind
 from raypost.model.clock import Clock
 from raypost.model.study import InstanceFacts
 from raypost.sandbox.pool import Sandbox
+from raypost.transfer.limits import Limits
 
 EXAMINE = "raypost.dicom.examine:examine"
 

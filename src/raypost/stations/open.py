@@ -16,7 +16,6 @@ from raypost.archive.collected import CollectedMail
 from raypost.archive.database import Transaction
 from raypost.archive.site import Archive
 from raypost.archive.tables import TransferRow
-from raypost.archive.transfers import Limits
 from raypost.errors import BadInputError, IntegrityError, RaypostError, RemoteProtocolError, SecurityError
 from raypost.model.audit import EventKind, Level
 from raypost.model.clock import Clock
@@ -24,6 +23,7 @@ from raypost.model.site import Partner
 from raypost.sandbox.pool import Sandbox
 from raypost.sealing.openpgp import KeyRing
 from raypost.transfer.control import Manifest, Message, Parcel, Receipt, decode
+from raypost.transfer.limits import Limits
 
 READ_OUTER = "raypost.mail.mime_message:read_outer"
 READ_ENTITY = "raypost.mail.parcels:read_entity"

@@ -17,7 +17,6 @@ from raypost.archive.database import Transaction
 from raypost.archive.keys import new_boundary, new_message_id
 from raypost.archive.messages import PlannedMessage
 from raypost.archive.site import Archive
-from raypost.archive.transfers import Limits
 from raypost.errors import IntegrityError, LocalProtocolError, SecurityError
 from raypost.mail.mime_message import OuterHeaders, write_message
 from raypost.mail.parcels import EntityItem, payload_size_max, write_entity
@@ -26,6 +25,7 @@ from raypost.model.clock import Clock
 from raypost.model.site import Partner
 from raypost.sealing.openpgp import KeyRing
 from raypost.transfer.control import Manifest, Message, Parcel, encode
+from raypost.transfer.limits import Limits
 from raypost.transfer.pacing import PacingLimits
 
 MESSAGES_PER_JOB_MAX = 10_000

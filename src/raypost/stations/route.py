@@ -8,12 +8,12 @@ from datetime import time, tzinfo
 from raypost.archive import cases, forwards, partners, rules, search, transfers
 from raypost.archive.site import Archive
 from raypost.archive.tables import TransferRow
-from raypost.archive.transfers import Limits
 from raypost.errors import UsageError
 from raypost.model.clock import Clock
 from raypost.model.rules import Rule, RuleAction, RuleSubject, fitting
 from raypost.model.site import Partner, addressed_partner
 from raypost.model.transfer import Priority
+from raypost.transfer.limits import Limits
 
 BATCH_MAX = 500
 

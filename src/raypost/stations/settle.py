@@ -11,8 +11,8 @@ from datetime import timedelta
 from raypost.archive import collected, forwards, messages, transfers
 from raypost.archive.queue import enqueue
 from raypost.archive.site import Archive
-from raypost.archive.transfers import Limits
 from raypost.model.clock import Clock
+from raypost.transfer.limits import Limits
 
 SWEEP_MAX = 200
 FORGET_AFTER = timedelta(days=30)

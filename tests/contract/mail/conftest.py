@@ -64,8 +64,14 @@ class EmbeddedPeer:
     async def _serve(self, up: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        options = RelayOptions(USERS, self._certificate, self._secret_key, size_max_bytes=SIZE_MAX_BYTES,
-                               smtp_port=self.smtp_port, imap_port=self.imap_port)
+        options = RelayOptions(
+            USERS,
+            self._certificate,
+            self._secret_key,
+            size_max_bytes=SIZE_MAX_BYTES,
+            smtp_port=self.smtp_port,
+            imap_port=self.imap_port,
+        )
         async with EmbeddedRelay(options) as relay:
             self.smtp_port, self.imap_port = relay.smtp_port, relay.imap_port
             up.set()
@@ -83,15 +89,30 @@ class Bench:
     def smtp(self, name: str = "alpha", **changes: Any) -> SmtpAccount:
         address = f"{name}@{DOMAIN}"
         values: dict[str, Any] = dict(
-            relay="test", host="localhost", port=self.relay.smtp_port, security="tls", username=address,
-            password=USERS.get(address, "secret-s"), address=address, ca_file=self.relay.ca_file, timeout_s=20.0)
+            relay="test",
+            host="localhost",
+            port=self.relay.smtp_port,
+            security="tls",
+            username=address,
+            password=USERS.get(address, "secret-s"),
+            address=address,
+            ca_file=self.relay.ca_file,
+            timeout_s=20.0,
+        )
         return SmtpAccount(**{**values, **changes})
 
     def imap(self, name: str = "beta", **changes: Any) -> ImapAccount:
         address = f"{name}@{DOMAIN}"
         values: dict[str, Any] = dict(
-            relay="test", host="localhost", port=self.relay.imap_port, security="tls", username=address,
-            password=USERS.get(address, "secret-s"), ca_file=self.relay.ca_file, timeout_s=20.0)
+            relay="test",
+            host="localhost",
+            port=self.relay.imap_port,
+            security="tls",
+            username=address,
+            password=USERS.get(address, "secret-s"),
+            ca_file=self.relay.ca_file,
+            timeout_s=20.0,
+        )
         return ImapAccount(**{**values, **changes})
 
 

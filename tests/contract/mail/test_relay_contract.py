@@ -27,7 +27,9 @@ def make_mail(folder: pathlib.Path, number: int = 1, kind: str = "parcel", paylo
     """Write a message whose armour has dots at line beginnings, which real armour never has but SMTP must bear."""
     armour = folder / "armour.asc"
     lines = payload_bytes // len(ARMOUR_LINE)
-    armour.write_bytes(b"-----BEGIN PGP MESSAGE-----\n\n.\n..x\n" + ARMOUR_LINE * lines + b".end\n-----END PGP MESSAGE-----\n")
+    armour.write_bytes(
+        b"-----BEGIN PGP MESSAGE-----\n\n.\n..x\n" + ARMOUR_LINE * lines + b".end\n-----END PGP MESSAGE-----\n"
+    )
     headers = OuterHeaders(ALPHA, BETA, DATE, f"<m{os.urandom(8).hex()}@raypost.test>", "abcdefghij", kind, number)
     target = folder / f"mail-{kind}-{number}"
     write_message(headers, armour, "b" + os.urandom(12).hex(), target)
@@ -67,7 +69,7 @@ def test_a_message_arrives_byte_for_byte_and_is_deleted(bench, tmp_path):
         target = tmp_path / "fetched"
         assert mailbox.fetch(listed.imap_uid, target, PLENTY_BYTES) == listed.size_bytes == target.stat().st_size
         sent, fetched = mail.read_bytes(), target.read_bytes()
-        assert fetched.endswith(sent[sent.index(b"\r\n\r\n"):]), "the body came changed"
+        assert fetched.endswith(sent[sent.index(b"\r\n\r\n") :]), "the body came changed"
         ciphertext = io.BytesIO()
         seen = read_outer(memoryview(fetched), ciphertext)
         assert (seen["form"], seen["sender"], seen["recipient"]) == ("openpgp", ALPHA, BETA)
@@ -78,7 +80,12 @@ def test_a_message_arrives_byte_for_byte_and_is_deleted(bench, tmp_path):
 
 def test_control_messages_come_before_parcels_and_small_before_large(bench, tmp_path):
     with SmtpSession(bench.smtp()) as session:
-        for number, kind, size in ((1, "parcel", 90_000), (2, "parcel", 5000), (3, "receipt", 20_000), (4, "announce", 60_000)):
+        for number, kind, size in (
+            (1, "parcel", 90_000),
+            (2, "parcel", 5000),
+            (3, "receipt", 20_000),
+            (4, "announce", 60_000),
+        ):
             assert isinstance(session.submit(BETA, make_mail(tmp_path, number, kind, size)), Accepted)
     with ImapMailbox(bench.imap()) as mailbox:
         listed = wait_for_messages(mailbox, 4)
@@ -90,7 +97,9 @@ def test_what_is_too_large_is_said_before_the_upload(bench, tmp_path):
     large.write_bytes(b"From: x\r\n\r\n" + (b"y" * 70 + b"\r\n") * 80_000)
     with SmtpSession(bench.smtp()) as session:
         begin = time.monotonic()
-        assert session.submit(BETA, large) == TooLarge(5_000_000, f"{large.stat().st_size} bytes; the relay announces 5000000")
+        assert session.submit(BETA, large) == TooLarge(
+            5_000_000, f"{large.stat().st_size} bytes; the relay announces 5000000"
+        )
         # Without the announced limit the server's own reply to SIZE= says the same.
         session._connection.esmtp_features["size"] = ""
         outcome = session.submit(BETA, large)

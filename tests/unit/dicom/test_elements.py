@@ -69,6 +69,12 @@ def test_private_sequence_is_the_same_with_vr_without_and_as_un():
     assert len({one.digest for one in forms}) == 1
 
 
+def test_empty_private_sequence_is_the_same_without_vr():
+    forms = [explicit(sequence(0x00091001, b"", is_open)).digest for is_open in (True, False)]
+    assert {*forms, read_data_set(implicit_element(0x00091001, b""), implicit=True).digest} == {forms[0]}
+    assert explicit(sequence(0x00091001, item(b"", False), False)).digest != forms[0]
+
+
 @pytest.mark.parametrize(("one", "other"), [
     (NAME, element(0x00100010, b"PN", b"A^C ")),
     (NAME, element(0x00100020, b"LO", b"A^B ")),

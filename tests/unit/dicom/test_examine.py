@@ -233,6 +233,18 @@ def test_sandbox_gives_the_same_as_a_call(pool, source, tmp_path, raw):
     assert (tmp_path / "kept").read_bytes() == kept
 
 
+@pytest.mark.parametrize(("declared", "codec"), [
+    ("ISO_IR 192", "utf-8"), ("GB18030", "gb18030"), ("ISO_IR 144", "iso8859-5"), ("ISO_IR 127", "iso8859-6"),
+])
+def test_sandbox_has_loaded_its_character_sets(pool, source, declared, codec):
+    name = {"gb18030": "\u738b^\u5c0f\u4e1c", "utf-8": "\u738b", "iso8859-5": "\u041b", "iso8859-6": "\u0642"}[codec]
+    value, text = declared.encode(), name.encode(codec)
+    value, text = (one + b" " * (len(one) & 1) for one in (value, text))
+    raw = make().replace(b"CS\x0a\0ISO_IR 100", b"CS" + len(value).to_bytes(2, "little") + value)
+    raw = raw.replace(b"PN\x0c\0M\xfcller^J\xf6rg ", b"PN" + len(text).to_bytes(2, "little") + text)
+    assert pool.run(jobs.EXAMINE, source(raw), None, {"compress": False})["patient_name"] == name
+
+
 def test_native_and_digests_in_the_sandbox(pool, source, tmp_path):
     kept = source(intake(make())[1])
     for syntax, expected in ((EXPLICIT, make()), (IMPLICIT, make(syntax=IMPLICIT))):

@@ -1,0 +1,42 @@
+"""Our accounts on the relays, from the settings."""
+
+from __future__ import annotations
+
+from raypost.mail.imap import ImapAccount
+from raypost.mail.smtp import SmtpAccount
+from raypost.node.site import read_password
+from raypost.settings import Settings
+
+FINAL_REPLY_MIN_S = 120.0
+"""A relay may need long for its last word on a large mail; ending earlier makes doubles (RFC 5321, 4.5.3.2.6)."""
+
+
+def smtp_account(settings: Settings, relay: str) -> SmtpAccount:
+    """Return the account by which mail leaves."""
+    it = settings.relay[relay]
+    return SmtpAccount(
+        relay=relay,
+        host=it.smtp_host,
+        port=it.smtp_port,
+        security=it.smtp_security,
+        username=it.username,
+        password=read_password(it.password_file),
+        address=settings.site.address,
+        ca_file=it.ca_file,
+        timeout_s=max(it.timeout_s, FINAL_REPLY_MIN_S),
+    )
+
+
+def imap_account(settings: Settings, relay: str) -> ImapAccount:
+    """Return the account by which mail is fetched."""
+    it = settings.relay[relay]
+    return ImapAccount(
+        relay=relay,
+        host=it.imap_host,
+        port=it.imap_port,
+        security=it.imap_security,
+        username=it.username,
+        password=read_password(it.password_file),
+        ca_file=it.ca_file,
+        timeout_s=it.timeout_s,
+    )

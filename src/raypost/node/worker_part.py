@@ -1,0 +1,130 @@
+"""The process that does the stations' jobs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from raypost.archive.queue import Worker
+from raypost.errors import RaypostError
+from raypost.node.accounts import smtp_account
+from raypost.node.parts import say
+from raypost.node.site import Site
+from raypost.settings import Settings
+from raypost.stations.dispatch import Dispatch
+from raypost.stations.file import FileParcel
+from raypost.stations.open import OpenMail
+from raypost.stations.pack import Pack
+from raypost.stations.route import Route
+from raypost.stations.settle import Settle
+
+SWEEP_S = 1.0
+TIDY_EVERY = 3600
+DISPATCH_SLOTS = 2
+DISPATCH_LINGER_S = 3.0
+CONTENT_SIZE_MAX_BYTES = 1 << 30
+"""Of one opened mail: far above what fits into any relay, far below what fills a disk."""
+
+log = structlog.get_logger("raypost.worker")
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Work until told to stop."""
+    with Site.open(settings) as site:
+        worker = Worker(site.archive.database, stations(site, stop), threads=settings.limits.worker_threads)
+        worker.rescue_at_start()
+        housekeeping = threading.Thread(target=_keep_house, args=(worker, make_settle(site), stop), daemon=True)
+        housekeeping.start()
+        say({"worker": "up"})
+        worker.run(stop)
+        housekeeping.join(5)
+
+
+def stations(site: Site, stop: threading.Event) -> dict[str, Callable[..., None]]:
+    """Return the jobs by name."""
+    settle = make_settle(site)
+    return {
+        "route": make_route(site).route,
+        "release": settle.release,
+        "check": settle.check,
+        "pack": make_pack(site).pack,
+        "dispatch": make_dispatch(site, stop).dispatch,
+        "open": make_open(site).open,
+        "file": make_file(site).file,
+        "forward": lambda node_id: _forward(site, node_id),
+    }
+
+
+def make_settle(site: Site) -> Settle:
+    """Return station 2."""
+    return Settle(site.archive, site.clock, site.settings.limits_of_transfers(), DISPATCH_SLOTS)
+
+
+def make_route(site: Site) -> Route:
+    """Return station 3."""
+    return Route(site.archive, site.clock, site.settings.limits_of_transfers(), site.settings.zone)
+
+
+def make_pack(site: Site) -> Pack:
+    """Return station 4."""
+    relay = site.settings.first_relay
+    return Pack(
+        site.archive,
+        site.keyring,
+        site.clock,
+        site.settings.limits_of_transfers(),
+        site.settings.pacing(),
+        relay,
+        site.settings.relay[relay].mail_size_max_bytes,
+        DISPATCH_SLOTS,
+    )
+
+
+def make_dispatch(site: Site, stop: threading.Event) -> Dispatch:
+    """Return station 5."""
+    return Dispatch(
+        site.archive,
+        site.clock,
+        site.settings.limits_of_transfers(),
+        {name: smtp_account(site.settings, name) for name in site.settings.relay},
+        DISPATCH_SLOTS,
+        DISPATCH_LINGER_S,
+        lambda pause_s: bool(stop.wait(pause_s)),
+    )
+
+
+def make_open(site: Site) -> OpenMail:
+    """Return station 7."""
+    limits = site.settings.limits_of_transfers()
+    return OpenMail(site.archive, site.keyring, site.sandbox, site.clock, limits, CONTENT_SIZE_MAX_BYTES)
+
+
+def make_file(site: Site) -> FileParcel:
+    """Return station 8."""
+    return FileParcel(site.archive, site.sandbox, site.clock, site.settings.limits_of_transfers())
+
+
+def _forward(site: Site, node_id: int) -> None:
+    """Do station 10. The DICOM library is loaded only where something is forwarded: it costs 60 MB."""
+    from raypost.stations.forward import Forward
+
+    Forward(site.archive, site.sandbox, site.clock, site.settings.dicom.ae_title).forward(node_id)
+
+
+def _keep_house(worker: Worker, settle: Settle, stop: threading.Event) -> None:
+    """Every second: rescue jobs of the dead, hand out what is due; every hour: tidy up."""
+    rounds = 0
+    while not stop.is_set():
+        try:
+            rescued = worker.rescue()
+            if rescued:
+                log.warning("jobs of a dead worker run again", count=rescued)
+            settle.sweep()
+            if rounds % TIDY_EVERY == 0:
+                settle.tidy()
+            rounds += 1
+        except RaypostError as error:
+            log.warning("housekeeping pauses", code=error.code, what=error.what)
+        stop.wait(SWEEP_S)
