@@ -32,6 +32,7 @@ class MailPlace:
     relay: str
     uid_validity: int
     imap_uid: int
+    taken_at: datetime | None = None
 
 
 def known_mails(tx: Transaction, relay: str, uid_validity: int, imap_uids: list[int]) -> set[int]:
@@ -57,6 +58,7 @@ def note_fetched(
             relay=place.relay,
             uid_validity=place.uid_validity,
             imap_uid=place.imap_uid,
+            relay_time=place.taken_at,
             state="fetched",
             mail_file=mail_file,
             size_bytes=size_bytes,

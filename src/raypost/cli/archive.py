@@ -19,6 +19,7 @@ from raypost.cli.output import (
     settings_of,
     show_table,
 )
+from raypost.dicom.jobs import NATIVE
 from raypost.errors import UsageError
 from raypost.model.audit import EventKind
 from raypost.node.site import opened_site
@@ -143,7 +144,7 @@ def study_export(
             site.archive.blobs.verify(sha256)
             if native:
                 arguments = {"transfer_syntax_uid": "1.2.840.10008.1.2.1"}
-                site.sandbox.run("raypost.dicom.examine:native", site.archive.blobs.path(sha256), target, arguments)
+                site.sandbox.run(NATIVE, site.archive.blobs.path(sha256), target, arguments)
             else:
                 site.archive.blobs.copy_to(sha256, target)
     shape = {"folder": str(folder), "files": len(found)}

@@ -23,9 +23,9 @@ from raypost.cli.output import (
 )
 from raypost.errors import BadInputError, NotNowError, UsageError
 from raypost.model.transfer import Priority
-from raypost.node.dicom_part import make_intake
+from raypost.node.dicom_process import make_intake
 from raypost.node.site import Site, opened_site
-from raypost.node.worker_part import make_route
+from raypost.node.worker_process import make_route
 
 FILES_MAX = 20_000
 LOOK_S = 0.3

@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -71,11 +72,16 @@ class ImapAccount:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One message in the mailbox, before anything of it is fetched; the token is an unsigned hint."""
+    """One message in the mailbox, before anything of it is fetched; the token is an unsigned hint.
+
+    Attributes:
+        taken_at: When the relay took it, by the relay's clock (INTERNALDATE).
+    """
 
     imap_uid: int
     size_bytes: int
     token: Token | None
+    taken_at: datetime | None = None
 
 
 def collecting_order(listed: Listed) -> tuple[int, int, int]:
@@ -105,6 +111,7 @@ class ImapMailbox:
         self._is_lost = False
         # IMAPClient turns imaplib's debugging on, which renders every literal into a log text nobody reads.
         client._imap.debug = 0
+        client.normalise_times = False  # INTERNALDATE with its zone, not as a naive local time
         try:
             with self._translated():
                 self._log_in(client)
@@ -142,7 +149,7 @@ class ImapMailbox:
                 return []
             client.use_uid = False  # Sequence numbers: the one way to ask for "the first 500" without a list of all.
             try:
-                answers = client.fetch(wanted, ["UID", "RFC822.SIZE", _HEADER_ITEM])
+                answers = client.fetch(wanted, ["UID", "RFC822.SIZE", "INTERNALDATE", _HEADER_ITEM])
             finally:
                 client.use_uid = True
         found = [one for answer in answers.values() if (one := _listed(answer)) is not None]
@@ -382,7 +389,9 @@ def _listed(answer: dict[bytes, Any]) -> Listed | None:
         return None  # Expunged between the listing and the answer.
     field_value = next((value for name, value in answer.items() if name.startswith(b"BODY[HEADER.FIELDS")), None)
     token = parse_token(field_value) if isinstance(field_value, bytes) else None
-    return Listed(imap_uid, size_bytes, token)
+    taken_at = answer.get(b"INTERNALDATE")
+    is_instant = isinstance(taken_at, datetime) and taken_at.tzinfo is not None
+    return Listed(imap_uid, size_bytes, token, taken_at if is_instant else None)
 
 
 def _server_text(error: Exception) -> str:

@@ -19,9 +19,9 @@ from raypost.model.site import Partner
 from raypost.model.transfer import Priority
 from raypost.model.units import duration_text, size_text
 from raypost.node.accounts import imap_account, smtp_account
-from raypost.node.dicom_part import make_intake
+from raypost.node.dicom_process import make_intake, port_in_use
 from raypost.node.site import Site, opened_site, read_password
-from raypost.node.worker_part import make_route
+from raypost.node.worker_process import make_route
 from raypost.settings import Settings
 
 EXPIRES_SOON = timedelta(days=30)
@@ -154,7 +154,7 @@ def _dicom(settings: Settings) -> str:
         name="the DICOM port",
         ae_title=settings.dicom.ae_title,
         host=host,
-        port=settings.dicom.port,
+        port=port_in_use(settings),
         calling_ae_title=calling,
     )
     try:

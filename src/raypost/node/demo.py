@@ -12,6 +12,7 @@ from typing import Any
 from raypost.archive import events
 from raypost.archive.database import Database
 from raypost.archive.events import Happened, Position
+from raypost.dicom.jobs import EXAMINE, PRELOAD
 from raypost.errors import RaypostError
 from raypost.lab.sample_studies import HeadCtSpec, head_ct, write_study
 from raypost.lab.scanner import ScanResult, find_dicom_files, scan
@@ -19,7 +20,6 @@ from raypost.model.audit import EventKind, Level
 from raypost.model.study import InstanceFacts
 from raypost.node.clock import SystemClock
 from raypost.node.demo_network import CENTRE, REFERRER, SCANNER_AE_TITLE, DemoNetwork, DemoSite
-from raypost.node.site import DICOM_PARSERS
 from raypost.sandbox.limits import SandboxLimits
 from raypost.sandbox.pool import Sandbox
 
@@ -227,12 +227,10 @@ def compare_pixels(files: list[Path], centre: DemoSite) -> tuple[bool, str]:
     Pictures are compared decoded; objects without pictures by their whole content.
     """
     limits = SandboxLimits()
-    with Sandbox(limits, 2, (DICOM_PARSERS,)) as sandbox:
+    with Sandbox(limits, 2, PRELOAD) as sandbox:
 
         def _facts(file: Path) -> InstanceFacts:
-            return InstanceFacts.from_json(
-                sandbox.run("raypost.dicom.examine:examine", file, None, {"compress": False})
-            )
+            return InstanceFacts.from_json(sandbox.run(EXAMINE, file, None, {"compress": False}))
 
         there: dict[str, set[str]] = {}
         for blob in _blobs(centre):

@@ -7,6 +7,7 @@ import os
 import queue
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -84,11 +85,13 @@ class DemoNetwork:
         folder: Where the sites live; must be empty.
         relay: A relay that runs already; None starts the embedded one.
         settle_after_release_s: See raypost.toml.
+        transfer_lines: More lines for [transfer] in both sites' raypost.toml.
     """
 
     folder: Path
     relay: RelayAddress | None = None
     settle_after_release_s: float = 2.0
+    transfer_lines: tuple[str, ...] = ()
     accepted: list[int] = field(default_factory=list)
     sites: dict[str, DemoSite] = field(default_factory=dict)
     _relay_process: subprocess.Popen[str] | None = None
@@ -104,7 +107,7 @@ class DemoNetwork:
                 self.sites[name] = self._make(name, relay)
             self._exchange()
             for site in self.sites.values():
-                _serve(site)
+                serve(site)
         except BaseException:
             self._stop()
             raise
@@ -168,13 +171,14 @@ class DemoNetwork:
             smtp_port=relay.smtp_port,
             imap_port=relay.imap_port,
             ca_file=str(relay.ca_file),
-            dicom_port=0,
+            dicom_port=_free_port(),  # written down, so that it stays the same when the process starts again
             calling=(SCANNER_AE_TITLE,),
             database_lines=(f'embedded_folder = "{self.folder / "postgresql"}"', f'name = "{name}"'),
             transfer_lines=(
                 f"settle_after_release_s = {self.settle_after_release_s}",
                 "settle_s = 10.0",
                 "receipt_interval_s = 2.0",
+                *self.transfer_lines,
             ),
         )
         folder.mkdir()
@@ -214,7 +218,12 @@ class DemoNetwork:
             self._server.stop()
 
 
-def _serve(site: DemoSite) -> None:
+def serve(site: DemoSite) -> None:
+    """Start `raypost serve` for a site and wait until it is up.
+
+    Raises:
+        NotNowError: It does not come up; the text has the end of its log.
+    """
     log = (site.folder / "serve.log").open("a")
     with log:
         site.process = subprocess.Popen(
@@ -229,6 +238,12 @@ def _serve(site: DemoSite) -> None:
         said = (site.folder / "serve.log").read_text(errors="replace")[-600:]
         raise NotNowError(f"the site {site.name} does not start: {said}")
     site.dicom_port = int(ready["dicom_port"])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _first_word(process: subprocess.Popen[str], hear: Any) -> dict[str, Any]:

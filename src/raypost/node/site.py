@@ -13,6 +13,7 @@ from raypost.archive import migrate
 from raypost.archive.database import Database, create_database, plain_url
 from raypost.archive.embedded import EmbeddedPostgres
 from raypost.archive.site import Archive
+from raypost.dicom.jobs import PRELOAD
 from raypost.errors import NotNowError, UsageError
 from raypost.node.clock import SystemClock
 from raypost.sandbox.limits import SandboxLimits
@@ -20,7 +21,6 @@ from raypost.sandbox.pool import Sandbox
 from raypost.sealing.openpgp import KeyRing
 from raypost.settings import Settings
 
-DICOM_PARSERS = "raypost.dicom.examine:load"
 MAIL_PARSERS = ("raypost.mail.mime_message", "raypost.mail.parcels")
 
 
@@ -41,7 +41,7 @@ class Site:
         Raises:
             UsageError: gpg is missing.
         """
-        parsers = (DICOM_PARSERS, *MAIL_PARSERS)
+        parsers = (*PRELOAD, *MAIL_PARSERS)
         limits = SandboxLimits(memory_max_bytes=settings.limits.sandbox_memory_max_bytes)
         return cls(
             settings,

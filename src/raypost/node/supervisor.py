@@ -23,7 +23,7 @@ from raypost.archive.embedded import EmbeddedPostgres
 from raypost.errors import RaypostError
 from raypost.node import logs
 from raypost.node.clock import SystemClock
-from raypost.node.parts import Part, fork_part
+from raypost.node.process import SiteProcess, fork_process
 from raypost.node.site import read_password, running_database
 from raypost.settings import Settings, load
 
@@ -43,8 +43,8 @@ log = structlog.get_logger("raypost.supervisor")
 class _Child:
     """One process of the site and when it may start again."""
 
-    def __init__(self, part: Part, settings: Settings, *, is_verbose: bool) -> None:
-        self.part = part
+    def __init__(self, kind: SiteProcess, settings: Settings, *, is_verbose: bool) -> None:
+        self.kind = kind
         self._settings = settings
         self._is_verbose = is_verbose
         self._pid = 0
@@ -60,13 +60,15 @@ class _Child:
             return
         if now_s >= self._not_before_s:
             self._started_s = now_s
-            self._pid, self.reading = fork_part(self.part, self._settings, is_verbose=self._is_verbose)
+            self._pid, self.reading = fork_process(self.kind, self._settings, is_verbose=self._is_verbose)
 
     def _has_ended(self, now_s: float) -> bool:
         pid, wait_code = os.waitpid(self._pid, os.WNOHANG)
         if not pid:
             return False
-        log.warning("process died and is started again", part=self.part.name, exit=os.waitstatus_to_exitcode(wait_code))
+        log.warning(
+            "process died and is started again", which=self.kind.name, exit=os.waitstatus_to_exitcode(wait_code)
+        )
         os.close(self.reading)
         self._pid, self.reading, self._said = 0, -1, b""
         lived_s = now_s - self._started_s
@@ -87,7 +89,7 @@ class _Child:
             try:
                 found.append(json.loads(line))
             except json.JSONDecodeError:
-                log.warning("a process said something odd", part=self.part.name)
+                log.warning("a process said something odd", which=self.kind.name)
         return found
 
     def stop(self, timeout_s: float) -> None:
@@ -97,7 +99,7 @@ class _Child:
             if os.waitpid(self._pid, os.WNOHANG)[0]:
                 self._pid = 0
             elif clock.now().timestamp() - begin_s > timeout_s:
-                log.warning("process did not stop and was killed", part=self.part.name)
+                log.warning("process did not stop and was killed", which=self.kind.name)
                 os.kill(self._pid, signal.SIGKILL)
                 os.waitpid(self._pid, 0)
                 self._pid = 0
@@ -145,9 +147,9 @@ def serve(settings: Settings, *, as_json: bool, is_verbose: bool) -> None:
     stop = _StopSignal()
     for relay in settings.relay.values():
         read_password(relay.password_file)
-    parts = [Part("dicom", "raypost.node.dicom_part"), Part("worker", "raypost.node.worker_part")]
-    parts += [Part(f"collector:{relay}", "raypost.node.collector_part", (relay,)) for relay in settings.relay]
-    children = [_Child(part, settings, is_verbose=is_verbose) for part in parts]
+    kinds = [SiteProcess("dicom", "raypost.node.dicom_process"), SiteProcess("worker", "raypost.node.worker_process")]
+    kinds += [SiteProcess(f"collector:{relay}", "raypost.node.collector_process", (relay,)) for relay in settings.relay]
+    children = [_Child(kind, settings, is_verbose=is_verbose) for kind in kinds]
     with running_database(settings) as server:
         gc.collect()
         gc.freeze()
@@ -187,9 +189,7 @@ def _say_ready(settings: Settings, dicom_port: int, *, as_json: bool) -> None:
     text = json.dumps({"ready": True, "dicom_port": dicom_port})
     if not as_json:
         title = settings.dicom.ae_title
-        text = (
-            f"{settings.site.display_name} is up. Modalities send to port {dicom_port}, {title} or a partner's title"
-        )
+        text = f"{settings.site.display_name} is up. Modalities send to port {dicom_port}, {title} or a partner's title"
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

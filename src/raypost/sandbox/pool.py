@@ -179,6 +179,18 @@ class Sandbox:
         if zygote:
             zygote.close()
 
+    def start(self) -> None:
+        """Load everything and fork a first worker now, so that the first job does not wait for it.
+
+        Raises:
+            LocalProtocolError: The pool is closed or cannot start.
+        """
+        worker = self._take()
+        with self._changed:
+            self._busy.discard(worker)
+            self._idle.append(worker)
+            self._changed.notify()
+
     def run(
         self, function: str, source: Path, target: Path | None = None, arguments: Mapping[str, Json] | None = None,
     ) -> dict[str, Json]:

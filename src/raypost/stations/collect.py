@@ -90,7 +90,7 @@ class Collect:
         if self.archive.blobs.free_bytes() < 2 * one.size_bytes:
             raise NotNowError("the disk is full: mails stay at the relay", do="Make room on the disk of this machine.")
         file = spool.new_file("eml")
-        place = MailPlace(self.account.relay, mailbox.uid_validity, one.imap_uid)
+        place = MailPlace(self.account.relay, mailbox.uid_validity, one.imap_uid, one.taken_at)
         is_control = one.token is not None and one.token.kind != "parcel"
         try:
             size_bytes = mailbox.fetch(one.imap_uid, file, self.mail_size_max_bytes)

@@ -13,14 +13,13 @@ from raypost.archive.arrivals import ToFile
 from raypost.archive.cases import Filing, Origin
 from raypost.archive.queue import enqueue
 from raypost.archive.site import Archive
+from raypost.dicom.jobs import EXAMINE
 from raypost.errors import BadInputError
 from raypost.model.audit import EventKind
 from raypost.model.clock import Clock
 from raypost.model.study import InstanceFacts
 from raypost.sandbox.pool import Sandbox
 from raypost.transfer.limits import Limits
-
-EXAMINE = "raypost.dicom.examine:examine"
 
 
 @dataclass(frozen=True, slots=True)

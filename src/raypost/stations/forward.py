@@ -10,13 +10,13 @@ from raypost.archive import events, forwards
 from raypost.archive.forwards import ToForward
 from raypost.archive.partners import Node
 from raypost.archive.site import Archive
+from raypost.dicom.jobs import NATIVE
 from raypost.dicom.scu import DicomNode, StoreItem, StoreResult, store
 from raypost.errors import RefusedError, TransientError
 from raypost.model.audit import EventKind, Level
 from raypost.model.clock import Clock
 from raypost.sandbox.pool import Sandbox
 
-NATIVE = "raypost.dicom.examine:native"
 RETRY_FIRST_S = 5.0
 RETRY_MAX_S = 600.0
 DIMSE_OUT_OF_RESOURCES = range(0xA700, 0xA800)

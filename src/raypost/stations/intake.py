@@ -18,6 +18,7 @@ from raypost.archive.cases import FiledInstance, Filing, Origin
 from raypost.archive.database import Transaction
 from raypost.archive.queue import enqueue
 from raypost.archive.site import Archive
+from raypost.dicom.jobs import EXAMINE
 from raypost.dicom.scp import AssociationEnd, Received, Refusal
 from raypost.errors import BadInputError, NotNowError, RaypostError, TransientError
 from raypost.model.audit import EventKind, Level
@@ -30,7 +31,6 @@ OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
 """DIMSE status codes of C-STORE (PS3.4, B.2.3)."""
 
-EXAMINE = "raypost.dicom.examine:examine"
 
 log = structlog.get_logger("raypost.intake")
 

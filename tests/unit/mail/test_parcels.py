@@ -49,9 +49,9 @@ NASTY = [
 ]
 
 
-def written(folder, datas, control=CONTROL):
+def written(folder, payloads, control=CONTROL):
     items = []
-    for index, data in enumerate(datas):
+    for index, data in enumerate(payloads):
         (folder / f"blob{index}").write_bytes(b"before" + data + b"after")
         items.append(EntityItem(folder / f"blob{index}", 6, len(data), f"{index + 1:06}.dcm"))
     size_bytes = write_entity(control, items, BOUNDARY, folder / "entity")
@@ -60,24 +60,24 @@ def written(folder, datas, control=CONTROL):
     return entity
 
 
-def check(entity, datas, control=CONTROL):
+def check(entity, payloads, control=CONTROL):
     """Read it both ways."""
     found = read_entity(memoryview(entity), None)
     assert found["control"] == json.loads(control)
-    assert [entity[one["offset_bytes"] :][: one["length_bytes"]] for one in found["items"]] == datas
-    assert [one["sha256"] for one in found["items"]] == [hashlib.sha256(data).hexdigest() for data in datas]
+    assert [entity[one["offset_bytes"] :][: one["length_bytes"]] for one in found["items"]] == payloads
+    assert [one["sha256"] for one in found["items"]] == [hashlib.sha256(data).hexdigest() for data in payloads]
     message = email.message_from_bytes(entity, policy=email.policy.default)
     first, *attachments = message.iter_attachments()
     assert first.get_content_type() == CONTROL_TYPE and first.get_filename() == "raypost.json"
     assert first.get_payload(decode=True) == control
-    assert [one.get_content_type() for one in attachments] == ["application/dicom"] * len(datas)
-    assert [one.get_filename() for one in attachments] == [f"{index + 1:06}.dcm" for index in range(len(datas))]
-    assert [one.get_payload(decode=True) for one in attachments] == datas
+    assert [one.get_content_type() for one in attachments] == ["application/dicom"] * len(payloads)
+    assert [one.get_filename() for one in attachments] == [f"{index + 1:06}.dcm" for index in range(len(payloads))]
+    assert [one.get_payload(decode=True) for one in attachments] == payloads
 
 
 def test_awkward_bytes_come_back_exactly(tmp_path):
-    datas = [*NASTY, *(one + b"\r" for one in NASTY), os.urandom(3 << 20)]
-    check(written(tmp_path, datas), datas)
+    payloads = [*NASTY, *(one + b"\r" for one in NASTY), os.urandom(3 << 20)]
+    check(written(tmp_path, payloads), payloads)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -91,8 +91,8 @@ def test_awkward_bytes_come_back_exactly(tmp_path):
         max_size=6,
     )
 )
-def test_any_bytes_come_back_exactly(tmp_path, datas):
-    check(written(tmp_path, datas), datas)
+def test_any_bytes_come_back_exactly(tmp_path, payloads):
+    check(written(tmp_path, payloads), payloads)
 
 
 def test_without_items_there_is_only_the_control_message(tmp_path):
@@ -101,8 +101,8 @@ def test_without_items_there_is_only_the_control_message(tmp_path):
 
 def test_sealed_by_plain_gpg_it_is_an_ordinary_mail(tmp_path):
     """Opened with gpg and Python's email alone, a parcel shows application/dicom attachments."""
-    datas = [os.urandom(200_000) + b"\r", b"--" + BOUNDARY.encode()[:9] + b"\r\n" + os.urandom(1000)]
-    written(tmp_path, datas)
+    payloads = [os.urandom(200_000) + b"\r", b"--" + BOUNDARY.encode()[:9] + b"\r\n" + os.urandom(1000)]
+    written(tmp_path, payloads)
     home = pathlib.Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())
     gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "x"]
     try:
@@ -131,7 +131,7 @@ def test_sealed_by_plain_gpg_it_is_an_ordinary_mail(tmp_path):
         opened = subprocess.run(
             [*gpg, "--decrypt"], input=sealed.get_payload(decode=True), check=True, capture_output=True
         )
-        check(opened.stdout, datas)
+        check(opened.stdout, payloads)
     finally:
         subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
         subprocess.run(["rm", "-rf", home], check=True)

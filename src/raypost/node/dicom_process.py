@@ -8,18 +8,24 @@ import threading
 from raypost.archive import partners
 from raypost.dicom.scp import StorageSCP, StorageSCPOptions
 from raypost.errors import RaypostError, UsageError
-from raypost.node.parts import say
+from raypost.node.process import say
 from raypost.node.site import Site
 from raypost.settings import Settings
 from raypost.stations.intake import Intake
+
+PORT_FILE = "dicom-port"
+"""Below the data folder: the port in use, also when the settings let the system choose one."""
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
     """Listen until told to stop."""
     with Site.open(settings) as site:
+        site.sandbox.start()
         intake = make_intake(site)
         scp = StorageSCP(scp_options(site), intake.receive, intake.association_ended, intake.refused)
-        say({"dicom_port": scp.start()})
+        port = scp.start()
+        (settings.data_folder / PORT_FILE).write_text(f"{port}\n")
+        say({"dicom_port": port})
         stop.wait()
         scp.stop()
 
@@ -58,6 +64,14 @@ def called_ae_titles(site: Site) -> frozenset[str]:
     except RaypostError:
         pass  # the database is away: our own title is answered, and each C-STORE says "out of resources"
     return frozenset(titles)
+
+
+def port_in_use(settings: Settings) -> int:
+    """Return the port that modalities send to."""
+    try:
+        return int((settings.data_folder / PORT_FILE).read_text())
+    except (OSError, ValueError):
+        return settings.dicom.port
 
 
 def _server_tls(settings: Settings) -> ssl.SSLContext | None:

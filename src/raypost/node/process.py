@@ -24,12 +24,13 @@ from raypost.node import logs
 from raypost.settings import Settings
 
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 FAILED = 70
 """Exit code of a process that ended by an error (EX_SOFTWARE of sysexits.h)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SiteProcess:
     """A kind of process.
 
     Attributes:
@@ -42,7 +43,7 @@ class Part:
     arguments: tuple[str, ...] = ()
 
 
-def fork_part(part: Part, settings: Settings, *, is_verbose: bool) -> tuple[int, int]:
+def fork_process(kind: SiteProcess, settings: Settings, *, is_verbose: bool) -> tuple[int, int]:
     """Start a process; return its pid and the descriptor of what it says, one JSON object a line."""
     reading, writing = os.pipe()
     parent = os.getpid()
@@ -52,21 +53,22 @@ def fork_part(part: Part, settings: Settings, *, is_verbose: bool) -> tuple[int,
         os.set_blocking(reading, False)
         return child, reading
     os.close(reading)
-    _become(part, settings, parent, writing, is_verbose=is_verbose)
+    _become(kind, settings, parent, writing, is_verbose=is_verbose)
 
 
-def _become(part: Part, settings: Settings, parent: int, writing: int, *, is_verbose: bool) -> NoReturn:
+def _become(kind: SiteProcess, settings: Settings, parent: int, writing: int, *, is_verbose: bool) -> NoReturn:
     """Be the new process, to its end."""
     exit_code = FAILED
     try:
         _die_with(parent)
+        _show_as(f"raypost {kind.name}")
         os.dup2(writing, 1)
         os.close(writing)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        logs.configure(part.name, is_verbose=is_verbose)
-        importlib.import_module(part.module).run(settings, stop, *part.arguments)
+        logs.configure(kind.name, is_verbose=is_verbose)
+        importlib.import_module(kind.module).run(settings, stop, *kind.arguments)
         exit_code = 0
     except RaypostError as error:
         structlog.get_logger("raypost.node").error("process ends", code=error.code, what=error.what, do=error.do)
@@ -80,6 +82,11 @@ def _become(part: Part, settings: Settings, parent: int, writing: int, *, is_ver
 def say(what: dict[str, object]) -> None:
     """Tell the supervisor something."""
     os.write(1, json.dumps(what).encode() + b"\n")
+
+
+def _show_as(name: str) -> None:
+    """Have `top` and `ps -o comm` tell the processes of a site apart; the kernel keeps 15 bytes."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def _die_with(parent: int) -> None:

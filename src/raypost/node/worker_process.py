@@ -10,7 +10,7 @@ import structlog
 from raypost.archive.queue import Worker
 from raypost.errors import RaypostError
 from raypost.node.accounts import smtp_account
-from raypost.node.parts import say
+from raypost.node.process import say
 from raypost.node.site import Site
 from raypost.settings import Settings
 from raypost.stations.dispatch import Dispatch
@@ -20,8 +20,8 @@ from raypost.stations.pack import Pack
 from raypost.stations.route import Route
 from raypost.stations.settle import Settle
 
-SWEEP_S = 1.0
-TIDY_EVERY = 3600
+SWEEP_S = 0.5
+TIDY_EVERY = 7200
 DISPATCH_SLOTS = 2
 DISPATCH_LINGER_S = 3.0
 CONTENT_SIZE_MAX_BYTES = 1 << 30
@@ -33,6 +33,7 @@ log = structlog.get_logger("raypost.worker")
 def run(settings: Settings, stop: threading.Event) -> None:
     """Work until told to stop."""
     with Site.open(settings) as site:
+        site.sandbox.start()
         worker = Worker(site.archive.database, stations(site, stop), threads=settings.limits.worker_threads)
         worker.rescue_at_start()
         housekeeping = threading.Thread(target=_keep_house, args=(worker, make_settle(site), stop), daemon=True)
@@ -114,7 +115,7 @@ def _forward(site: Site, node_id: int) -> None:
 
 
 def _keep_house(worker: Worker, settle: Settle, stop: threading.Event) -> None:
-    """Every second: rescue jobs of the dead, hand out what is due; every hour: tidy up."""
+    """Twice a second: rescue jobs of the dead, hand out what is due; every hour: tidy up."""
     rounds = 0
     while not stop.is_set():
         try:
