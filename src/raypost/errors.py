@@ -1,6 +1,6 @@
 """Every exception class of the product, as one tree, grouped by who must act.
 
-RaypostError                  code: stable, documented; `what` happened, what it is `meaning` for the images, what to `do`
+RaypostError                  code: stable, documented; `what` happened, its `meaning` for the images, what to `do`
 ├── UsageError                wrong use: a person typed or configured something that cannot be right (exit code 2)
 ├── NotNowError               right, but not at this moment (exit code 3)
 ├── TransientError            the machine retries

@@ -46,6 +46,7 @@ def store_rq(sop_instance_uid: bytes) -> bytes:
 
 def read_pdu(peer: socket.socket) -> tuple[int, bytes]:
     """Return kind and body of the next PDU; kind 0 when the peer hung up."""
+
     def exactly(count: int) -> bytes:
         found = b""
         with contextlib.suppress(ConnectionError):
@@ -66,4 +67,4 @@ def associate(port: int) -> socket.socket:
 
 def dimse_status(body: bytes) -> int:
     at = body.find(struct.pack("<HHI", 0, 0x900, 2))
-    return struct.unpack("<H", body[at + 8:at + 10])[0] if at >= 0 else -1
+    return struct.unpack("<H", body[at + 8 : at + 10])[0] if at >= 0 else -1

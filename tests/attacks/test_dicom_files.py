@@ -31,7 +31,9 @@ def number(group: int, element_number: int, value: int) -> bytes:
 
 
 IDENTITY = (
-    element(8, 0x16, b"UI", CT_IMAGE) + element(8, 0x18, b"UI", INSTANCE) + element(0x20, 0x0D, b"UI", INSTANCE)
+    element(8, 0x16, b"UI", CT_IMAGE)
+    + element(8, 0x18, b"UI", INSTANCE)
+    + element(0x20, 0x0D, b"UI", INSTANCE)
     + element(0x20, 0x0E, b"UI", INSTANCE)
 )
 
@@ -44,9 +46,17 @@ def file(body: bytes, syntax: bytes = EXPLICIT) -> bytes:
 
 def image(rows: int, columns: int, value: bytes, length: int | None = None, frames: bytes = b"1") -> bytes:
     return (
-        IDENTITY + number(0x28, 2, 1) + element(0x28, 4, b"CS", b"MONOCHROME2") + element(0x28, 8, b"IS", frames)
-        + number(0x28, 0x10, rows) + number(0x28, 0x11, columns) + number(0x28, 0x100, 16) + number(0x28, 0x101, 16)
-        + number(0x28, 0x102, 15) + number(0x28, 0x103, 0) + element(0x7FE0, 0x10, b"OW", value, length)
+        IDENTITY
+        + number(0x28, 2, 1)
+        + element(0x28, 4, b"CS", b"MONOCHROME2")
+        + element(0x28, 8, b"IS", frames)
+        + number(0x28, 0x10, rows)
+        + number(0x28, 0x11, columns)
+        + number(0x28, 0x100, 16)
+        + number(0x28, 0x101, 16)
+        + number(0x28, 0x102, 15)
+        + number(0x28, 0x103, 0)
+        + element(0x7FE0, 0x10, b"OW", value, length)
     )
 
 
@@ -71,7 +81,8 @@ REFUSED = {
     "deflate bomb": deflate_bomb(512),
     "nested 10,000 deep": file(IDENTITY[:60] + OPEN_ITEM * 10_000),
     "a million empty items": file(
-        IDENTITY + element(8, 0x1140, b"SQ", b"", 0xFFFFFFFF) + b"\xfe\xff\0\xe0\0\0\0\0" * 1_000_001),
+        IDENTITY + element(8, 0x1140, b"SQ", b"", 0xFFFFFFFF) + b"\xfe\xff\0\xe0\0\0\0\0" * 1_000_001
+    ),
     "length FFFFFFFEH": file(IDENTITY + element(9, 0x1001, b"OB", b"", 0xFFFFFFFE)),
     "pixels beyond the end": file(image(512, 512, bytes(100), 512 * 512 * 2)),
     "fragment beyond the end": file(image(8, 8, struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFF0), 0xFFFFFFFF), JPEG_LS),

@@ -14,9 +14,28 @@ from dicom_probes import associate, associate_rq, connect, dimse_status, fragmen
 
 HONEST = b"2.25.329800735698586629295641978511506172918"
 HOSTILE = [
-    "../../etc/x", "/etc/cron.d/x", "..\\..\\x", "C:\\x", "1.2.3\n4", "1.2.3\r\nX-Injected: 1", "1.2.3/../4",
-    "1." + "1" * 78, "1." + "1" * 4000, "", ".", "..", "1..2", "1.02.3", "1.2.3 ; rm x", "1.2.3' OR '1'='1",
-    "<script>alert(1)</script>", "1.2.\x003", "\u0661.\u0662", "%2e%2e%2fx", "CON", "1.2.3*",
+    "../../etc/x",
+    "/etc/cron.d/x",
+    "..\\..\\x",
+    "C:\\x",
+    "1.2.3\n4",
+    "1.2.3\r\nX-Injected: 1",
+    "1.2.3/../4",
+    "1." + "1" * 78,
+    "1." + "1" * 4000,
+    "",
+    ".",
+    "..",
+    "1..2",
+    "1.02.3",
+    "1.2.3 ; rm x",
+    "1.2.3' OR '1'='1",
+    "<script>alert(1)</script>",
+    "1.2.\x003",
+    "\u0661.\u0662",
+    "%2e%2e%2fx",
+    "CON",
+    "1.2.3*",
 ]
 GROWTH_MAX_MIB = 8
 
@@ -27,8 +46,11 @@ class Listener:
         self.spool = spool
         here = pathlib.Path(__file__).parent
         self.process = subprocess.Popen(
-            [sys.executable, here / "dicom_listener.py", spool], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True,
+            [sys.executable, here / "dicom_listener.py", spool],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self.port = int(self.process.stdout.readline())
 
@@ -134,12 +156,25 @@ def test_hostile_uid_is_answered_and_never_a_path(listener, hostile):
             assert (kind, dimse_status(body)) == (4, expected)
 
 
-@pytest.mark.parametrize("request_", [
-    pdu(1, b""), pdu(1, bytes(67)), pdu(1, bytes(68)), pdu(1, bytes(100_000)), associate_rq(calling="\\..\\x"),
-    associate_rq(calling="\x00\x01"), associate_rq(contexts=128) + b"\1", associate_rq(contexts=400)[:-3],
-    associate_rq() + associate_rq(), pdu(7, bytes(4)), pdu(6, bytes(4)), b"GET / HTTP/1.1\r\n\r\n",
-    b"\x16\x03\x01" + bytes(200),
-], ids=range(13))
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pdu(1, b""),
+        pdu(1, bytes(67)),
+        pdu(1, bytes(68)),
+        pdu(1, bytes(100_000)),
+        associate_rq(calling="\\..\\x"),
+        associate_rq(calling="\x00\x01"),
+        associate_rq(contexts=128) + b"\1",
+        associate_rq(contexts=400)[:-3],
+        associate_rq() + associate_rq(),
+        pdu(7, bytes(4)),
+        pdu(6, bytes(4)),
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01" + bytes(200),
+    ],
+    ids=range(13),
+)
 def test_odd_beginnings(listener, request_):
     with connect(listener.port) as peer:
         peer.sendall(request_)

@@ -71,9 +71,7 @@ HOSTILE = {
     ),
     "quoted-printable line without an end": encrypted(
         b"--B\r\nContent-Type: application/pgp-encrypted\r\n\r\n"
-        b"--B\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
-        + b"=41" * (5 << 20)
-        + b"\r\n"
+        b"--B\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" + b"=41" * (5 << 20) + b"\r\n"
     ),
     "no closing boundary in 30 MB": encrypted(b"--B\r\n\r\n" + b"-\r\n" * (10 << 20))[:-7],
     "a 1 MB From": HEAD.replace(b"a@example.org", b"<" * 60_000)

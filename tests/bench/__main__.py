@@ -60,7 +60,8 @@ def main() -> None:
 def markdown(figures: dict, rows: list[Crossing]) -> str:
     """Write the tables."""
     lines = [
-        f"Measured on {figures['machine']}. Everything on one machine: scanner, two sites, PostgreSQL, relay.", "",
+        f"Measured on {figures['machine']}. Everything on one machine: scanner, two sites, PostgreSQL, relay.",
+        "",
         "| what | raw MB | first image s | last image filed s | MB/s | settle wait s | receipt s | peak MB of a site |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -70,13 +71,19 @@ def markdown(figures: dict, rows: list[Crossing]) -> str:
         for one in rows
     ]
     lines += ["", "| peer in the same run | s | our time is so many times longer |", "|---|---|---|"]
-    lines += [f"| {name} | {took_s:.2f} | {figures['ratio_to_peers'][name]} |" for name, took_s in figures["peers_s"].items()]
+    lines += [
+        f"| {name} | {took_s:.2f} | {figures['ratio_to_peers'][name]} |" for name, took_s in figures["peers_s"].items()
+    ]
     verdicts = [
         (f"{rows[0].mb_per_s:.1f} MB/s, aim {AIM_MB_PER_S:.0f}", rows[0].mb_per_s >= AIM_MB_PER_S),
-        (f"{max(one.peak_mb for one in rows):.0f} MB at most, aim {AIM_MEMORY_MB:.0f}",
-         max(one.peak_mb for one in rows) <= AIM_MEMORY_MB),
-        (f"memory of the large study is {figures['memory_growth']} times that of the small one, aim {AIM_MEMORY_GROWTH}",
-         figures["memory_growth"] <= AIM_MEMORY_GROWTH),
+        (
+            f"{max(one.peak_mb for one in rows):.0f} MB at most, aim {AIM_MEMORY_MB:.0f}",
+            max(one.peak_mb for one in rows) <= AIM_MEMORY_MB,
+        ),
+        (
+            f"memory of the large study is {figures['memory_growth']} times that of the small one, aim {AIM_MEMORY_GROWTH}",
+            figures["memory_growth"] <= AIM_MEMORY_GROWTH,
+        ),
     ]
     lines += [""] + [f"- {'reached' if is_met else 'MISSED'}: {what}" for what, is_met in verdicts]
     return "\n".join(lines) + "\n"

@@ -39,8 +39,10 @@ class Crossing:
 
     def sentence(self) -> str:
         """Say it in one line."""
-        return (f"first image {self.first_image_s:.2f} s, all filed {self.filed_s:.2f} s ({self.mb_per_s:.1f} MB/s), "
-                f"receipt {self.delivered_s:.2f} s, peak {self.peak_mb:.0f} MB")
+        return (
+            f"first image {self.first_image_s:.2f} s, all filed {self.filed_s:.2f} s ({self.mb_per_s:.1f} MB/s), "
+            f"receipt {self.delivered_s:.2f} s, peak {self.peak_mb:.0f} MB"
+        )
 
     def as_json(self) -> dict:
         """Return the figures."""
@@ -66,7 +68,7 @@ def relay_of(kind: str) -> Iterator[RelayAddress | None]:
 
 def cross(name: str, study: Path, relay_kind: str, place: Path) -> Crossing:
     """Send a study and take the figures."""
-    folder = place / "network"
+    folder = place / f"network-{len(list(place.iterdir()))}"
     folder.mkdir()
     files = sorted(study.iterdir())
     try:
@@ -92,7 +94,9 @@ def _measure(name: str, study: Path, count: int, raw_mb: float, network: DemoNet
     watching.start()
     begin = time.time()
     referrer = network.sites[REFERRER]
-    sending = threading.Thread(target=dcmsend, args=(study, referrer.dicom_port, f"{CENTRE.upper()}_N", SCANNER_AE_TITLE))
+    sending = threading.Thread(
+        target=dcmsend, args=(study, referrer.dicom_port, f"{CENTRE.upper()}_N", SCANNER_AE_TITLE)
+    )
     sending.start()
     try:
         while "delivered" not in instants and time.time() - begin < TIMEOUT_S:
@@ -119,5 +123,13 @@ def _measure(name: str, study: Path, count: int, raw_mb: float, network: DemoNet
     if filed != count or "delivered" not in instants:
         raise RuntimeError(f"{filed} of {count} filed; {instants}")
     peak = max(peaks, default=0)
-    return Crossing(name, count, raw_mb, instants["first image"] - begin, instants["last image"] - begin,
-                    instants["closed"] - instants["last received"], instants["delivered"] - begin, peak / 1e6)
+    return Crossing(
+        name,
+        count,
+        raw_mb,
+        instants["first image"] - begin,
+        instants["last image"] - begin,
+        instants["closed"] - instants["last received"],
+        instants["delivered"] - begin,
+        peak / 1e6,
+    )

@@ -27,7 +27,19 @@ def peer_seconds(name: str, study: Path) -> float:
 
 def dcmsend(study: Path, port: int, called: str, calling: str) -> None:
     """Send a folder of DICOM files."""
-    command = ["dcmsend", "-aet", calling, "-aec", called, "--max-send-pdu", "131072", "127.0.0.1", str(port), "+sd", str(study)]
+    command = [
+        "dcmsend",
+        "-aet",
+        calling,
+        "-aec",
+        called,
+        "--max-send-pdu",
+        "131072",
+        "127.0.0.1",
+        str(port),
+        "+sd",
+        str(study),
+    ]
     subprocess.run(command, check=True, env=ENVIRONMENT, capture_output=True)
 
 
@@ -42,8 +54,9 @@ def _orthanc(port: int, folder: str) -> subprocess.Popen[bytes]:
         f'{{"DicomPort": {port}, "HttpServerEnabled": false, "StorageDirectory": "{folder}/db", '
         '"DicomCheckCalledAet": false, "DicomAlwaysAllowStore": true}'
     )
-    return subprocess.Popen(["/usr/sbin/Orthanc", str(configuration)], env=ENVIRONMENT, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        ["/usr/sbin/Orthanc", str(configuration)], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def _free_port() -> int:

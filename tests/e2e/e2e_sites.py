@@ -132,6 +132,13 @@ class House:
         return self.site.folder / "data" / "blobs" / sha256[:2] / sha256[2:4] / sha256
 
 
+def lives(process: psutil.Process) -> bool:
+    """Say whether a process runs; in a container nobody may collect a dead one."""
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 @dataclass
 class Pair:
     """The two sites of a network."""

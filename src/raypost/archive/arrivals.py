@@ -94,8 +94,20 @@ def take_manifest(tx: Transaction, transfer: TransferRow, manifest: Manifest, no
     transfer.closed_at = now
 
 
-def take_receipt(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: datetime) -> None:
-    """Take in what the partner says it has. Only a final receipt naming every instance by hash means delivered."""
+def take_receipt(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: datetime) -> list[str]:
+    """Take in what the partner says it has. Only a final receipt naming every instance by hash means delivered.
+
+    Returns:
+        Names of sealed files in the spool that need not be sent any more, to be discarded after the commit.
+    """
+    sealed = {
+        row.id: row.message_file
+        for row in tx.execute(
+            sa.select(MessageRow.id, MessageRow.message_file)
+            .where(MessageRow.transfer_id == transfer.id, MessageRow.direction == "out", MessageRow.state == "queued")
+            .with_for_update(key_share=True)
+        )
+    }
     before = (
         tx.scalar(
             sa.select(sa.func.count()).where(
@@ -113,7 +125,7 @@ def take_receipt(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: 
             MessageRow.number.in_(receipt.parcels_filed),
             MessageRow.state.in_(("accepted", "refused", "planned", "queued")),
         )
-        .values(state="filed", filed_at=now, due=None)
+        .values(state="filed", filed_at=now, due=None, message_file="")
         .returning(MessageRow.number)
     ).all()
     if confirmed:
@@ -144,6 +156,8 @@ def take_receipt(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: 
                 messages=count,
                 why="asked for by the partner",
             )
+    done = tx.scalars(sa.select(MessageRow.id).where(MessageRow.id.in_(sealed), MessageRow.state == "filed"))
+    return [sealed[message_row] for message_row in done]
 
 
 def _take_final(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: datetime) -> None:
@@ -166,7 +180,7 @@ def _take_final(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: d
                 MessageRow.kind != "receipt",
                 MessageRow.state != "replaced",
             )
-            .values(state="filed", filed_at=now, due=None)
+            .values(state="filed", filed_at=now, due=None, message_file="")
         )
         if state is not SenderState.DELIVERED:
             transfer.finished_at = now

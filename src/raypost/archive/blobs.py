@@ -54,13 +54,12 @@ class BlobStore:
         return target
 
     def adopt_verified(self, file: Path, sha256: str) -> Path:
-        """Take over a file after comparing its hash; one that does not fit is removed.
+        """Take over a file after comparing its hash; one that does not fit stays: slices that come again mend it.
 
         Raises:
             IntegrityError: The bytes do not have the hash.
         """
         if not file.exists() or sha256_of(file) != sha256:
-            file.unlink(missing_ok=True)
             raise IntegrityError("the slices of an instance do not add up to it")
         return self.adopt(file, sha256)
 

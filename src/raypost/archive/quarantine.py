@@ -25,7 +25,9 @@ def put(
     now: datetime,
     transfer: TransferRow | None = None,
 ) -> str:
-    """Move a file into quarantine and note why; return the key by which a person finds it.
+    """Put a file into quarantine and note why; return the key by which a person finds it.
+
+    The file stays where it is, too: the caller removes it when this is committed.
 
     Args:
         file: None when there is nothing to keep, as with a mail that was too large to fetch.
@@ -35,7 +37,7 @@ def put(
     name, size_bytes = "", 0
     if file is not None and file.exists():
         size_bytes = file.stat().st_size
-        name = spool.keep(file, "quarantine")
+        name = spool.keep_also(file, "quarantine")
     row = QuarantineRow(
         quarantine_key=new_short_key(),
         source=source,

@@ -51,6 +51,26 @@ class Spool:
             ) from error
         return f"{shelf}/{file.name}"
 
+    def keep_also(self, file: Path, shelf: str) -> str:
+        """Make a file durable on a shelf as well and return its name there; it stays where it is.
+
+        For a row that may not be committed: a retry must find the file where it was.
+
+        Raises:
+            NotNowError: The disk is full or broken.
+        """
+        target = self.folder / shelf / f"{new_transfer_key()}{file.suffix}"
+        try:
+            fsync_file(file)
+            os.link(file, target)
+            fsync_folder(target.parent)
+        except OSError as error:
+            raise NotNowError(
+                f"a file cannot be written to disk: {error.strerror}",
+                do="Look at the disk of this machine: `raypost check`.",
+            ) from error
+        return f"{shelf}/{target.name}"
+
     def assemble(self, place: str, content: BinaryIO, offset_bytes: int, at_bytes: int, length_bytes: int) -> None:
         """Write a slice of an instance at its place in the assembly, durably; again does no harm.
 

@@ -21,7 +21,6 @@ from raypost.cli.output import (
     settings_of,
     show_table,
 )
-from raypost.dicom.scu import DicomNode, echo
 from raypost.node.setup import add_partner, own_card
 from raypost.node.site import opened_site
 from raypost.sealing.certificates import spell_fingerprint
@@ -195,6 +194,8 @@ def node_echo(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json
 
     Example: raypost node echo pacs
     """
+    from raypost.dicom.scu import DicomNode, echo  # loaded here alone: it would double the time of every command
+
     settings = settings_of(config)
     with opened_site(settings) as site, site.archive.database.transaction() as tx:
         node = partners.node_named(tx, name)

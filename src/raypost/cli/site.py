@@ -11,7 +11,6 @@ import typer
 from raypost.archive import migrate
 from raypost.archive.database import Database
 from raypost.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, answer, console, guarded, settings_of
-from raypost.node import check as self_test
 from raypost.node.setup import Template, make_site
 from raypost.node.site import database_url, running_database
 from raypost.sealing.certificates import spell_fingerprint
@@ -86,6 +85,8 @@ def check(
 
     Example: raypost check --partner ludwigshafen
     """
+    from raypost.node import check as self_test  # loaded here alone: it would double the time of every command
+
     settings = settings_of(config)
     findings: list[self_test.Finding] = []
     for finding in self_test.run(settings, partner or None, timeout_s):

@@ -23,7 +23,6 @@ from raypost.cli.output import (
 )
 from raypost.errors import BadInputError, NotNowError, UsageError
 from raypost.model.transfer import Priority
-from raypost.node.dicom_process import make_intake
 from raypost.node.site import Site, opened_site
 from raypost.node.worker_process import make_route
 
@@ -94,6 +93,8 @@ def _send_files(
     files = [file for path in paths for file in _files_below(path)]
     if not files or len(files) > FILES_MAX:
         raise UsageError("there are no files there" if not files else f"more than {FILES_MAX} files at once")
+    from raypost.node.dicom_process import make_intake  # loaded here alone: it would double the time of every command
+
     intake, by_case = make_intake(site), dict[int, list[int]]()
     for number, file in enumerate(files, 1):
         if not quiet:

@@ -28,7 +28,10 @@ _ASSOCIATE_RQ, _ASSOCIATE_AC, _ASSOCIATE_RJ, _P_DATA, _RELEASE_RQ, _RELEASE_RP, 
 _BEGINNING = ("Sta1", "Sta2")
 # In which states of the upper layer (PS3.8, 9.2.1) a kind may come at all.
 _STATES = {
-    _ASSOCIATE_RQ: _BEGINNING, _ASSOCIATE_AC: ("Sta5",), _ASSOCIATE_RJ: ("Sta5",), _P_DATA: ("Sta6", "Sta7"),
+    _ASSOCIATE_RQ: _BEGINNING,
+    _ASSOCIATE_AC: ("Sta5",),
+    _ASSOCIATE_RJ: ("Sta5",),
+    _P_DATA: ("Sta6", "Sta7"),
 }
 _HEAD_SIZE = 6
 
@@ -54,8 +57,13 @@ class BoundedSocket(AssociationSocket):
     """An `AssociationSocket` that refuses before it reads."""
 
     def __init__(
-        self, assoc: Association, bounds: PduBounds, *, client_socket: socket.socket | None = None,
-        address: AddressInformation | None = None, refused: Callable[[str], None] | None = None,
+        self,
+        assoc: Association,
+        bounds: PduBounds,
+        *,
+        client_socket: socket.socket | None = None,
+        address: AddressInformation | None = None,
+        refused: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(assoc, client_socket=client_socket, address=address)
         self._bounds = bounds

@@ -98,7 +98,7 @@ def encode_jpeg_ls(words: Words, layout: PixelLayout) -> bytes:
     Raises:
         UndecodableError: The encoder refused, as it does for a single pixel.
     """
-    shape = (layout.rows, layout.columns, layout.samples)[:2 if layout.samples == 1 else 3]
+    shape = (layout.rows, layout.columns, layout.samples)[: 2 if layout.samples == 1 else 3]
     is_whole = layout.is_signed or layout.bits_stored < 8 or layout.bits_stored == layout.bits_allocated
     try:
         if is_whole:
@@ -118,7 +118,7 @@ def check_jpeg_size(stream: bytes, layout: PixelLayout, frame_marker: int) -> in
         raise UndecodableError("no JPEG codestream")
     at = 2
     for _ in range(MARKERS_MAX):
-        while stream[at:at + 2] == b"\xff\xff":
+        while stream[at : at + 2] == b"\xff\xff":
             at += 1
         if len(stream) < at + 10 or stream[at] != 0xFF:
             break

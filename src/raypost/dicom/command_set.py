@@ -39,7 +39,7 @@ def parse_command(raw: bytes) -> dict[int, bytes]:
         group, number, size = struct.unpack_from("<HHI", raw, at)
         if group != 0 or at + 8 + size > len(raw):
             raise ValueError("command set damaged")
-        found[number] = raw[at + 8:at + 8 + size]
+        found[number] = raw[at + 8 : at + 8 + size]
         at += 8 + size
     return found
 
@@ -80,7 +80,12 @@ def response(command: Mapping[int, bytes], command_field: int, dimse_status: int
 
 
 def request(
-    command_field: int, message_id: int, sop_class: bytes, more: Mapping[int, bytes], *, has_data: bool,
+    command_field: int,
+    message_id: int,
+    sop_class: bytes,
+    more: Mapping[int, bytes],
+    *,
+    has_data: bool,
 ) -> bytes:
     """Return a request.
 
@@ -91,13 +96,15 @@ def request(
         more: Further elements.
         has_data: A data set follows.
     """
-    return _encoded({
-        AFFECTED_SOP_CLASS: sop_class,
-        COMMAND_FIELD: struct.pack("<H", command_field),
-        MESSAGE_ID: struct.pack("<H", message_id),
-        DATA_SET_TYPE: struct.pack("<H", 0 if has_data else NO_DATA_SET),
-        **more,
-    })
+    return _encoded(
+        {
+            AFFECTED_SOP_CLASS: sop_class,
+            COMMAND_FIELD: struct.pack("<H", command_field),
+            MESSAGE_ID: struct.pack("<H", message_id),
+            DATA_SET_TYPE: struct.pack("<H", 0 if has_data else NO_DATA_SET),
+            **more,
+        }
+    )
 
 
 def _encoded(elements: Mapping[int, bytes]) -> bytes:

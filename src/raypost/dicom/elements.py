@@ -20,17 +20,67 @@ PIXEL_DATA = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-_SHORT_VRS = frozenset((
-    b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
-    b"ST", b"TM", b"UI", b"UL", b"US",
-))
-_TEXT_VRS = frozenset((
-    b"AE", b"AS", b"CS", b"DA", b"DS", b"DT", b"IS", b"LO", b"LT", b"PN", b"SH", b"ST", b"TM", b"UC", b"UI", b"UR",
-    b"UT",
-))
+_SHORT_VRS = frozenset(
+    (
+        b"AE",
+        b"AS",
+        b"AT",
+        b"CS",
+        b"DA",
+        b"DS",
+        b"DT",
+        b"FD",
+        b"FL",
+        b"IS",
+        b"LO",
+        b"LT",
+        b"PN",
+        b"SH",
+        b"SL",
+        b"SS",
+        b"ST",
+        b"TM",
+        b"UI",
+        b"UL",
+        b"US",
+    )
+)
+_TEXT_VRS = frozenset(
+    (
+        b"AE",
+        b"AS",
+        b"CS",
+        b"DA",
+        b"DS",
+        b"DT",
+        b"IS",
+        b"LO",
+        b"LT",
+        b"PN",
+        b"SH",
+        b"ST",
+        b"TM",
+        b"UC",
+        b"UI",
+        b"UR",
+        b"UT",
+    )
+)
 _WORD_SIZES = {
-    b"US": 2, b"SS": 2, b"OW": 2, b"AT": 2, b"UL": 4, b"SL": 4, b"FL": 4, b"OL": 4, b"OF": 4, b"FD": 8, b"OD": 8,
-    b"SV": 8, b"UV": 8, b"OV": 8,
+    b"US": 2,
+    b"SS": 2,
+    b"OW": 2,
+    b"AT": 2,
+    b"UL": 4,
+    b"SL": 4,
+    b"FL": 4,
+    b"OL": 4,
+    b"OF": 4,
+    b"FD": 8,
+    b"OD": 8,
+    b"SV": 8,
+    b"UV": 8,
+    b"OV": 8,
 }
 _LITTLE, _BIG = "<", ">"
 _NO_ITEMS = hashlib.sha256().digest()
@@ -108,7 +158,13 @@ def read_data_set(raw: Buffer, *, implicit: bool, little_endian: bool = True) ->
 
 
 def _read_level(
-    walk: _Walk, at: int, end: int, implicit: bool, depth: int, *, in_item: bool,
+    walk: _Walk,
+    at: int,
+    end: int,
+    implicit: bool,
+    depth: int,
+    *,
+    in_item: bool,
 ) -> tuple[bytes, int]:
     """Read elements up to `end` or an item delimiter; return the digest of the level and where it ended."""
     said: list[tuple[int, bytes, Buffer]] = []
@@ -125,7 +181,11 @@ def _read_level(
 
 
 def _read_value(
-    walk: _Walk, place: tuple[int, int, int], what: tuple[int, bytes, int], implicit: bool, depth: int,
+    walk: _Walk,
+    place: tuple[int, int, int],
+    what: tuple[int, bytes, int],
+    implicit: bool,
+    depth: int,
     said: list[tuple[int, bytes, Buffer]],
 ) -> int:
     head, start, end = place
@@ -142,10 +202,11 @@ def _read_value(
         raise BadInputError("an element is longer than the file")
     is_implicit = implicit or vr == b"UN"  # PS3.5, 6.2.2: what is inside UN is implicit VR
     known = _known_vr(number)
-    value = walk.raw[start:start + size] if size != _UNDEFINED else walk.raw[:0]
+    value = walk.raw[start : start + size] if size != _UNDEFINED else walk.raw[:0]
     if size == _UNDEFINED or vr == b"SQ" or (vr in (b"", b"UN") and known == b"SQ"):
-        digest, after = _read_sequence(walk, start, end if size == _UNDEFINED else start + size, is_implicit, depth,
-                                       size == _UNDEFINED)
+        digest, after = _read_sequence(
+            walk, start, end if size == _UNDEFINED else start + size, is_implicit, depth, size == _UNDEFINED
+        )
         # A private sequence without items is an empty value of no known VR in implicit VR.
         kind = b"V" if digest == _NO_ITEMS else b"S"
         content: Buffer = b"" if digest == _NO_ITEMS else digest
@@ -171,7 +232,7 @@ def _read_head(walk: _Walk, at: int, end: int, implicit: bool) -> tuple[int, byt
     number = group << 16 | element
     if implicit or group == 0xFFFE:
         return number, b"", struct.unpack_from(walk.order + "I", walk.raw, at + 4)[0], at + 8
-    vr = bytes(walk.raw[at + 4:at + 6])
+    vr = bytes(walk.raw[at + 4 : at + 6])
     if vr in _SHORT_VRS:
         return number, vr, struct.unpack_from(walk.order + "H", walk.raw, at + 6)[0], at + 8
     if vr not in _LONG_VRS:
@@ -182,7 +243,12 @@ def _read_head(walk: _Walk, at: int, end: int, implicit: bool) -> tuple[int, byt
 
 
 def _read_sequence(
-    walk: _Walk, at: int, end: int, implicit: bool, depth: int, is_open: bool,
+    walk: _Walk,
+    at: int,
+    end: int,
+    implicit: bool,
+    depth: int,
+    is_open: bool,
 ) -> tuple[bytes, int]:
     """Return the digest over the items of a sequence and where it ended."""
     if depth >= DEPTH_MAX:
@@ -234,7 +300,7 @@ def _read_fragments(walk: _Walk, at: int, end: int) -> tuple[tuple[memoryview, .
             return tuple(fragments), start
         if number != _ITEM or size == _UNDEFINED or start + size > end or len(fragments) >= FRAGMENTS_MAX:
             raise BadInputError("encapsulated Pixel Data is truncated or holds something that is no fragment")
-        fragments.append(walk.raw[start:start + size])
+        fragments.append(walk.raw[start : start + size])
         at = start + size
     raise BadInputError("encapsulated Pixel Data does not end")
 
@@ -253,7 +319,7 @@ def swap_bytes(value: Buffer, size: int) -> bytes:
     whole = len(value) // size * size
     swapped = bytearray(value)
     for offset in range(size):
-        swapped[offset:whole:size] = bytes(value[size - 1 - offset:whole:size])
+        swapped[offset:whole:size] = bytes(value[size - 1 - offset : whole : size])
     return bytes(swapped)
 
 
@@ -286,4 +352,4 @@ _VR_CACHE_MAX = 10_000
 
 def _is_zero_tail(raw: memoryview, at: int, end: int) -> bool:
     """Say whether nothing but zeros follows: some writers fill the last block of a file."""
-    return raw[at] == 0 and not any(raw[at:at + 8]) and bytes(raw[at:end]).count(0) == end - at
+    return raw[at] == 0 and not any(raw[at : at + 8]) and bytes(raw[at:end]).count(0) == end - at

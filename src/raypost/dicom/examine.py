@@ -34,7 +34,9 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 INFLATED_SIZE_MAX_BYTES = 128 << 20
 _UIDS = {
-    "sop_instance_uid": 0x00080018, "sop_class_uid": 0x00080016, "study_instance_uid": 0x0020000D,
+    "sop_instance_uid": 0x00080018,
+    "sop_class_uid": 0x00080016,
+    "study_instance_uid": 0x0020000D,
     "series_instance_uid": 0x0020000E,
 }
 
@@ -112,7 +114,8 @@ def _identity(file: InstanceFile) -> dict[str, str]:
         if not is_dicom_uid(dicom_uid):
             raise BadInputError(f"{name} is no UID (PS3.5, 9.1)")
     for said, stands in (
-        (file.meta.sop_instance_uid, found["sop_instance_uid"]), (file.meta.sop_class_uid, found["sop_class_uid"]),
+        (file.meta.sop_instance_uid, found["sop_instance_uid"]),
+        (file.meta.sop_class_uid, found["sop_class_uid"]),
     ):
         if said and said != stands:
             raise BadInputError("the file meta group names another instance than the data set")

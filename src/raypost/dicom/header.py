@@ -24,10 +24,18 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 _FALL_BACK = "iso8859"
 
 TEXTS: Mapping[str, int] = {
-    "patient_id": 0x00100020, "issuer_of_patient_id": 0x00100021, "patient_birth_date": 0x00100030,
-    "patient_sex": 0x00100040, "study_date": 0x00080020, "study_time": 0x00080030, "study_description": 0x00081030,
-    "accession_number": 0x00080050, "modality": 0x00080060, "series_description": 0x0008103E,
-    "body_part_examined": 0x00180015, "image_type": 0x00080008,
+    "patient_id": 0x00100020,
+    "issuer_of_patient_id": 0x00100021,
+    "patient_birth_date": 0x00100030,
+    "patient_sex": 0x00100040,
+    "study_date": 0x00080020,
+    "study_time": 0x00080030,
+    "study_description": 0x00081030,
+    "accession_number": 0x00080050,
+    "modality": 0x00080060,
+    "series_description": 0x0008103E,
+    "body_part_examined": 0x00180015,
+    "image_type": 0x00080008,
 }
 _PATIENT_NAME = 0x00100010
 

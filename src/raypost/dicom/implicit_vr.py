@@ -89,7 +89,7 @@ def _skip_elements(raw: memoryview, at: int) -> int:
 def _head(raw: memoryview, at: int) -> tuple[int, bytes, int, int]:
     group, element = struct.unpack_from("<HH", raw, at)
     number = group << 16 | element
-    vr = bytes(raw[at + 4:at + 6])
+    vr = bytes(raw[at + 4 : at + 6])
     if group == 0xFFFE:
         return number, b"", struct.unpack_from("<I", raw, at + 4)[0], at + 8
     if vr in _LONG_VRS:

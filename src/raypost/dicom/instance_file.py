@@ -62,12 +62,13 @@ def read_file(raw: Buffer, inflated_size_max_bytes: int = INFLATED_SIZE_MAX_BYTE
     """
     view = memoryview(raw)
     meta = split_meta(view)
-    body = view[meta.data_set_offset:]
+    body = view[meta.data_set_offset :]
     transfer_syntax_uid = meta.transfer_syntax_uid
     if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         body = memoryview(inflate_bounded(body, inflated_size_max_bytes))
     data_set = read_data_set(
-        body, implicit=transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN,
+        body,
+        implicit=transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN,
         little_endian=transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN,
     )
     return InstanceFile(view, meta, body, data_set, Header(data_set))

@@ -59,8 +59,8 @@ def split_meta(raw: Buffer) -> FileMeta:
         raise BadInputError("not a DICOM Part 10 file")
     elements: dict[int, bytes] = {}
     at = _META_START
-    while bytes(raw[at:at + 2]) == b"\2\0":
-        head = bytes(raw[at:at + 12])
+    while bytes(raw[at : at + 2]) == b"\2\0":
+        head = bytes(raw[at : at + 12])
         if len(head) < 8:
             raise BadInputError("the file meta group is truncated")
         number, vr = struct.unpack_from("<H", head, 2)[0], head[4:6]
@@ -70,13 +70,17 @@ def split_meta(raw: Buffer) -> FileMeta:
             size = 8 + struct.unpack_from("<H", head, 6)[0]
         if at + size > min(len(raw), _META_START + META_SIZE_MAX_BYTES) or len(elements) >= META_ELEMENTS_MAX:
             raise BadInputError("the file meta group is truncated or too large")
-        elements[number] = bytes(raw[at:at + size])
+        elements[number] = bytes(raw[at : at + size])
         at += size
     transfer_syntax_uid = _text(elements, _TRANSFER_SYNTAX)
     if not is_dicom_uid(transfer_syntax_uid):
         raise BadInputError("the file meta group has no transfer syntax")
     return FileMeta(
-        elements, at, transfer_syntax_uid, _text(elements, _SOP_CLASS), _text(elements, _SOP_INSTANCE),
+        elements,
+        at,
+        transfer_syntax_uid,
+        _text(elements, _SOP_CLASS),
+        _text(elements, _SOP_INSTANCE),
     )
 
 
@@ -92,7 +96,10 @@ def join_meta(elements: Mapping[int, bytes], transfer_syntax_uid: str) -> bytes:
 
 
 def make_meta(
-    sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, calling_ae_title: str = "",
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    transfer_syntax_uid: str,
+    calling_ae_title: str = "",
 ) -> bytes:
     """Return preamble and meta group for a data set that came without one, by C-STORE.
 
@@ -100,7 +107,9 @@ def make_meta(
     """
     elements = {1: struct.pack("<HH2sHI", 2, 1, b"OB", 0, 2) + b"\0\1"}
     for number, dicom_uid in (
-        (_SOP_CLASS, sop_class_uid), (_SOP_INSTANCE, sop_instance_uid), (0x12, IMPLEMENTATION_CLASS_UID),
+        (_SOP_CLASS, sop_class_uid),
+        (_SOP_INSTANCE, sop_instance_uid),
+        (0x12, IMPLEMENTATION_CLASS_UID),
     ):
         if is_dicom_uid(dicom_uid):
             elements[number] = _uid_element(number, dicom_uid)
@@ -125,7 +134,7 @@ def inflate_bounded(data: Buffer, size_max_bytes: int = INFLATED_SIZE_MAX_BYTES)
             raise BadInputError(f"the deflated data set inflates beyond {size_max_bytes} bytes")
     found, at = bytearray(size), 0
     for piece in _inflated(data):
-        found[at:at + len(piece)] = piece
+        found[at : at + len(piece)] = piece
         at += len(piece)
     return found
 
@@ -134,7 +143,7 @@ def _inflated(data: Buffer) -> Iterator[bytes]:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         for at in range(0, len(data), _PIECE_SIZE_BYTES):
-            waiting: Buffer = data[at:at + _PIECE_SIZE_BYTES]
+            waiting: Buffer = data[at : at + _PIECE_SIZE_BYTES]
             while waiting and not inflater.eof:
                 yield inflater.decompress(waiting, _PIECE_SIZE_BYTES)
                 waiting = inflater.unconsumed_tail

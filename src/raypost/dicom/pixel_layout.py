@@ -74,7 +74,13 @@ def read_layout(header: Header) -> PixelLayout:
     if samples not in (1, 3, 4) or not 1 <= frames <= FRAMES_MAX or not 1 <= allocated <= 64:
         raise UndecodableError("odd Samples per Pixel, Bits Allocated or Number of Frames")
     layout = PixelLayout(
-        rows, columns, samples, allocated, stored, -1 if high is None else high, frames,
+        rows,
+        columns,
+        samples,
+        allocated,
+        stored,
+        -1 if high is None else high,
+        frames,
         bool(representation) if representation in (0, 1) else None,
         samples > 1 and header.integer(0x00280006) == 1 and header.text(0x00280004) != "YBR_FULL_422",
         header.text(0x00280004),
@@ -108,7 +114,7 @@ def check_length(element: Element, size_bytes: int) -> None:
     Raises:
         UndecodableError: Too short, too long, or a pad byte that is not 0.
     """
-    surplus = bytes(element.value[size_bytes:size_bytes + 2])
+    surplus = bytes(element.value[size_bytes : size_bytes + 2])
     if len(element.value) < size_bytes or surplus not in (b"", b"\0"):
         raise UndecodableError(f"Pixel Data has {len(element.value)} bytes, expected {size_bytes}")
 
@@ -128,7 +134,7 @@ def native_frames(pixels: memoryview, layout: PixelLayout) -> Iterator[memoryvie
         return
     size = layout.frame_size_bytes
     for index in range(layout.frames):
-        frame = pixels[index * size:(index + 1) * size]
+        frame = pixels[index * size : (index + 1) * size]
         if layout.is_planar:
             width = layout.bits_allocated // 8
             cells = np.frombuffer(frame, np.uint8).reshape(layout.samples, -1, width)

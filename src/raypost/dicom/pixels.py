@@ -184,7 +184,7 @@ def _by_pixel(head: Buffer, *, implicit: bool) -> bytes:
     if bytes(element.value) != b"\1\0":
         raise UndecodableError("odd Planar Configuration")
     changed = bytearray(head)
-    changed[element.start:element.end] = b"\0\0"
+    changed[element.start : element.end] = b"\0\0"
     return bytes(changed)
 
 
@@ -253,7 +253,7 @@ def _without_offsets(file: InstanceFile, pixel_data: Element) -> tuple[Buffer, B
     """Return what comes before and after Pixel Data, without the offsets of fragments, which end with them."""
     head, tail = other_elements(file, pixel_data)
     found = [file.data_set.elements[number].head for number in EXTENDED_OFFSETS if number in file.data_set.elements]
-    return (head[:min(found)] if found else head), tail
+    return (head[: min(found)] if found else head), tail
 
 
 def frame_digests(file: InstanceFile) -> list[str]:

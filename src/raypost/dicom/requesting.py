@@ -93,7 +93,10 @@ class RequestedAssociation:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         try:
             self._peer.settimeout(RELEASE_TIMEOUT_S)
@@ -157,13 +160,18 @@ class RequestedAssociation:
         reason = str(rejection.reason_str)
         if rejection.result == _PERMANENT:
             raise RefusedError(
-                f"{self._node.name} rejects the association: {reason}", peer_code=rejection.reason_diagnostic,
+                f"{self._node.name} rejects the association: {reason}",
+                peer_code=rejection.reason_diagnostic,
                 peer_text=reason,
             )
         raise UnreachableError(f"{self._node.name} rejects the association for now: {reason}")
 
     def _ask(
-        self, context_id: int, command_field: int, sop_class_uid: str, more: Mapping[int, bytes],
+        self,
+        context_id: int,
+        command_field: int,
+        sop_class_uid: str,
+        more: Mapping[int, bytes],
         data: tuple[Path, int] | None,
     ) -> int:
         self._message_id = self._message_id % 0xFFFF + 1
@@ -181,7 +189,7 @@ class RequestedAssociation:
 
     def _send_fragments(self, context_id: int, command: bytes) -> None:
         for at in range(0, len(command), self._step):
-            part = command[at:at + self._step]
+            part = command[at : at + self._step]
             is_last = at + self._step >= len(command)
             self._send(_fragment_head(context_id, len(part), 3 if is_last else 1) + part)
 
@@ -210,7 +218,7 @@ class RequestedAssociation:
                 size, _, flags = struct.unpack_from(">IBB", body, at)
                 if not flags & 1 or size < 2:
                     raise UnreachableError(f"{self._node.name} answered with a damaged PDU")
-                command += body[at + 6:at + 4 + size]
+                command += body[at + 6 : at + 4 + size]
                 at += 4 + size
                 if flags & 2:
                     return self._parsed(command)

@@ -49,9 +49,13 @@ SPARE_CONNECTIONS = 16
 # Uncompressed first: a sender that can do both is spared its decoder, and we compress once, provably, at intake.
 # Deflated is never accepted: it is the only form whose size on the wire does not bound its size in memory.
 TRANSFER_SYNTAXES = [
-    EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN,
-    *(one for one in ALL_TRANSFER_SYNTAXES if one not in (
-        EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)),
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    *(
+        one
+        for one in ALL_TRANSFER_SYNTAXES
+        if one not in (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
+    ),
 ]
 VERIFICATION = "1.2.840.10008.1.1"
 _STANDARD_ROOT = "1.2.840.10008."
@@ -130,8 +134,11 @@ class StorageSCP:
     """
 
     def __init__(
-        self, options: StorageSCPOptions, receive: Callable[[Received], int],
-        association_ended: Callable[[AssociationEnd], None], refused: Callable[[Refusal], None],
+        self,
+        options: StorageSCPOptions,
+        receive: Callable[[Received], int],
+        association_ended: Callable[[AssociationEnd], None],
+        refused: Callable[[Refusal], None],
     ) -> None:
         self.options = options
         self.receive = receive
@@ -154,8 +161,11 @@ class StorageSCP:
         entity.network_timeout = None  # the socket keeps the idle time; pynetdicom's would run while we file
         try:
             server = entity.make_server(
-                (self.options.host, self.options.port), contexts=[build_context(VERIFICATION)], server_class=_Server,
-                request_handler=_Handler, scp=self,
+                (self.options.host, self.options.port),
+                contexts=[build_context(VERIFICATION)],
+                server_class=_Server,
+                request_handler=_Handler,
+                scp=self,
             )
         except OSError as error:
             raise UnreachableError(f"cannot listen on port {self.options.port}: {error.strerror}") from error
@@ -287,7 +297,11 @@ class _Association(Association):
         connected = BoundedSocket(self, bounds, client_socket=connection, refused=self.report_refusal)
         self.set_socket(connected)
         self.provider = StoringProvider(
-            self, options.spool, options.instance_size_max_bytes, server.scp.receive, self.report_refusal,
+            self,
+            options.spool,
+            options.instance_size_max_bytes,
+            server.scp.receive,
+            self.report_refusal,
             connected.touch,
         )
         self.dimse = self.provider
@@ -308,10 +322,16 @@ class _Association(Association):
             self.listener.forget(self.host, self)
             caller = self.provider.caller
             if caller.calling_ae_title:
-                self.listener.scp.association_ended(AssociationEnd(
-                    caller.association_id, caller.calling_ae_title, caller.called_ae_title, caller.peer_host,
-                    self.provider.stored_count, bool(self.is_released),
-                ))
+                self.listener.scp.association_ended(
+                    AssociationEnd(
+                        caller.association_id,
+                        caller.calling_ae_title,
+                        caller.called_ae_title,
+                        caller.peer_host,
+                        self.provider.stored_count,
+                        bool(self.is_released),
+                    )
+                )
 
     def report_refusal(self, reason: str) -> None:
         """Tell the owner what was refused on this association."""
@@ -375,7 +395,10 @@ def _is_storage(abstract_syntax: str) -> bool:
 
 
 def _rejection(
-    options: StorageSCPOptions, calling: str, called: str, host: str,
+    options: StorageSCPOptions,
+    calling: str,
+    called: str,
+    host: str,
 ) -> tuple[tuple[int, int, int] | None, str]:
     if not _is_printable(calling) or not _may_call(options.calling_ae_titles, calling, host):
         return _UNKNOWN_CALLING, "calling AE title not known"

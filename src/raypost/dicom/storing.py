@@ -95,7 +95,7 @@ class _Incoming:
         if self._file:
             try:
                 while fragment:
-                    fragment = fragment[self._file.write(fragment):]
+                    fragment = fragment[self._file.write(fragment) :]
             except OSError as error:
                 self._fail(f"the spool cannot be written ({type(error).__name__})")
         return True
@@ -130,8 +130,13 @@ class StoringProvider(DIMSEServiceProvider):
     """
 
     def __init__(
-        self, assoc: Association, spool: Path, instance_size_max_bytes: int, receive: Callable[[Received], int],
-        refused: Callable[[str], None], waited: Callable[[], None],
+        self,
+        assoc: Association,
+        spool: Path,
+        instance_size_max_bytes: int,
+        receive: Callable[[Received], int],
+        refused: Callable[[str], None],
+        waited: Callable[[], None],
     ) -> None:
         super().__init__(assoc)
         self.caller = Caller("", "", "", secrets.token_hex(8))
@@ -204,10 +209,14 @@ class StoringProvider(DIMSEServiceProvider):
             self._count += 1
             path = self._spool / f"{self.caller.association_id}-{self._count}.dcm"
             self._incoming = _Incoming(path, context_id, command, self._size_max_bytes)
-            self._incoming.open(make_meta(
-                cs.command_text(command, cs.AFFECTED_SOP_CLASS), cs.command_text(command, cs.AFFECTED_SOP_INSTANCE),
-                str(context.transfer_syntax[0]), self.caller.calling_ae_title,
-            ))
+            self._incoming.open(
+                make_meta(
+                    cs.command_text(command, cs.AFFECTED_SOP_CLASS),
+                    cs.command_text(command, cs.AFFECTED_SOP_INSTANCE),
+                    str(context.transfer_syntax[0]),
+                    self.caller.calling_ae_title,
+                )
+            )
         else:
             raise ValueError("an operation that is not served here")
 
@@ -233,8 +242,14 @@ class StoringProvider(DIMSEServiceProvider):
                 problem = problem or f"Affected SOP {name} UID is no UID (PS3.5, 9.1)"
         caller = self.caller
         received = Received(
-            incoming.path, sop_class_uid, sop_instance_uid, caller.calling_ae_title, caller.called_ae_title,
-            caller.peer_host, caller.association_id, problem,
+            incoming.path,
+            sop_class_uid,
+            sop_instance_uid,
+            caller.calling_ae_title,
+            caller.called_ae_title,
+            caller.peer_host,
+            caller.association_id,
+            problem,
         )
         try:
             dimse_status = self._receive(received)
@@ -253,7 +268,7 @@ class StoringProvider(DIMSEServiceProvider):
         for at in range(0, len(command), step):
             is_last = at + step >= len(command)
             primitive = P_DATA()
-            fragment = (b"\3" if is_last else b"\1") + command[at:at + step]
+            fragment = (b"\3" if is_last else b"\1") + command[at : at + step]
             primitive.presentation_data_value_list.append((context_id, fragment))
             self.dul.send_pdu(primitive)
 

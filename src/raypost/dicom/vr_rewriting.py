@@ -22,13 +22,20 @@ from raypost.dicom.transfer_syntaxes import EXPLICIT_VR_BIG_ENDIAN, IMPLICIT_VR_
 # What pydicom raises for data sets it cannot take apart or write: LookupError for a missing element,
 # RuntimeError with RecursionError, NotImplementedError for an unknown VR, ValueError with UnicodeError.
 _PYDICOM_ERRORS = (
-    ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError, struct.error, EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    OverflowError,
+    struct.error,
+    EOFError,
 )
 
 
 def other_elements(file: InstanceFile, pixel_data: Element) -> tuple[Buffer, Buffer]:
     """Return the elements before and after Pixel Data as they stand in the file."""
-    return file.body[:pixel_data.head], file.body[pixel_data.end:]
+    return file.body[: pixel_data.head], file.body[pixel_data.end :]
 
 
 def proven_explicit(file: InstanceFile, pixel_data: Element) -> tuple[bytes, bytes]:

@@ -58,8 +58,9 @@ class HeadImages:
         self._planes: dict[int, Field] = {}
         rng = np.random.default_rng([seed, 2])
         length_px = _NOISE_LENGTH_MM / self.spacing_mm
-        self._noise = [np.tile(smooth_noise(rng, (size_px, size_px), (length_px, length_px)), (2, 2))
-                       for _ in range(_NOISE_FIELDS)]
+        self._noise = [
+            np.tile(smooth_noise(rng, (size_px, size_px), (length_px, length_px)), (2, 2)) for _ in range(_NOISE_FIELDS)
+        ]
 
     def tissue(self, z_mm: float) -> Field:
         """Return an image free of noise, at exactly this height."""
@@ -92,10 +93,9 @@ class HeadImages:
         turn = rng.uniform(0.0, 2.0 * np.pi)
         size = self._size_px
         (r1, c1), (r2, c2) = rng.integers(0, size, (2, 2))
-        noise: Field = (
-            self._noise[first][r1:r1 + size, c1:c1 + size] * np.float32(self._noise_hu * np.cos(turn))
-            + self._noise[second][r2:r2 + size, c2:c2 + size] * np.float32(self._noise_hu * np.sin(turn))
-        )
+        noise: Field = self._noise[first][r1 : r1 + size, c1 : c1 + size] * np.float32(
+            self._noise_hu * np.cos(turn)
+        ) + self._noise[second][r2 : r2 + size, c2 : c2 + size] * np.float32(self._noise_hu * np.sin(turn))
         return noise
 
 
@@ -114,13 +114,14 @@ def scout(phantom: HeadPhantom, seed: int) -> Field:
     x_mm = np.arange(-88.0, 88.0, 2.0, dtype=np.float32)
     y_mm = np.arange(-124.0, 124.0, 1.6, dtype=np.float32)
     z_mm = np.arange(SCOUT_TOP_MM, SCOUT_TOP_MM - SCOUT_SIZE_PX * SCOUT_SPACING_MM - 2.0, -2.0, dtype=np.float32)
-    water_mm = np.stack([
-        ((phantom.hounsfield(float(z), x_mm, y_mm) - AIR_HU) / -AIR_HU).sum(axis=1) * 2.0 for z in z_mm
-    ]).astype(np.float32)
+    water_mm = np.stack(
+        [((phantom.hounsfield(float(z), x_mm, y_mm) - AIR_HU) / -AIR_HU).sum(axis=1) * 2.0 for z in z_mm]
+    ).astype(np.float32)
     rows = SCOUT_TOP_MM - np.arange(SCOUT_SIZE_PX, dtype=np.float32) * SCOUT_SPACING_MM
     columns = SCOUT_LEFT_MM + np.arange(SCOUT_SIZE_PX, dtype=np.float32) * SCOUT_SPACING_MM
-    sharp, soft = (resampling(rows, z_mm, sigma_mm) @ water_mm @ resampling(columns, y_mm, sigma_mm).T
-                   for sigma_mm in (1.1, 7.0))
+    sharp, soft = (
+        resampling(rows, z_mm, sigma_mm) @ water_mm @ resampling(columns, y_mm, sigma_mm).T for sigma_mm in (1.1, 7.0)
+    )
     enhanced = sharp + 1.2 * (sharp - soft)
     noise = smooth_noise(np.random.default_rng([seed, 4]), (SCOUT_SIZE_PX, SCOUT_SIZE_PX), (0.6, 0.6))
     image: Field = np.clip(-1000.0 + 8.0 * enhanced + 9.0 * noise, _OUTSIDE_HU, 3071.0).astype(np.float32)

@@ -115,9 +115,9 @@ class HeadPhantom:
     def _brain(self, x: Field, y: Field, z_mm: float, cavity: Field, lumps: Field) -> Field:
         shift = 0.0
         if self.bleed is not None:  # it pushes the midline away, most at its own height
-            near = float(np.exp(-((z_mm - self.bleed.z_mm) / 22.0) ** 2))
+            near = float(np.exp(-(((z_mm - self.bleed.z_mm) / 22.0) ** 2)))
             shift = 4.0 * near * float(np.sign(self.bleed.x_mm))
-        pushed = np.exp(-((y - 2.0) / 38.0) ** 2) * np.exp(-(x / 45.0) ** 2)
+        pushed = np.exp(-(((y - 2.0) / 38.0) ** 2)) * np.exp(-((x / 45.0) ** 2))
         xs = x + shift * pushed + 0.6 * lumps
         mirrored = np.abs(xs)
         hu = self._cortex(xs, mirrored, y, z_mm, cavity)
@@ -141,8 +141,9 @@ class HeadPhantom:
         if z_mm > 44.0:
             split = _split(y, z_mm)
             back = (y + 120.0) / _LATTICE_MM
-            sides = [sample(self._plane(self._inner_folds[side], z_mm), back, mirrored / _LATTICE_MM)
-                     for side in (0, 1)]
+            sides = [
+                sample(self._plane(self._inner_folds[side], z_mm), back, mirrored / _LATTICE_MM) for side in (0, 1)
+            ]
             medial = np.where(x > 0.0, sides[0], sides[1])
             inner = _distance_to_zero(medial, x, y) + np.maximum(mirrored - 14.0, 0.0) * 0.8 + 40.0 * (1.0 - split)
             furrow = np.minimum(furrow, inner)
@@ -298,7 +299,13 @@ def _paint_hindbrain(hu: Field, mirrored: Field, y: Field, z_mm: float, cavity: 
 
 
 def _paint_membranes(
-    hu: Field, straight: Field, x: Field, mirrored: Field, y: Field, z_mm: float, cavity: Field,
+    hu: Field,
+    straight: Field,
+    x: Field,
+    mirrored: Field,
+    y: Field,
+    z_mm: float,
+    cavity: Field,
 ) -> None:
     """Paint falx, tentorium and the venous sinuses: slightly denser than the brain."""
     if z_mm > 52.0:

@@ -44,7 +44,11 @@ def ellipsoid(x: Field, y: Field, z_mm: float, radii_mm: tuple[float, float, flo
 
 
 def capsule(
-    x: Field, y: Field, z_mm: float, start: tuple[float, float, float, float], end: tuple[float, float, float, float],
+    x: Field,
+    y: Field,
+    z_mm: float,
+    start: tuple[float, float, float, float],
+    end: tuple[float, float, float, float],
 ) -> Field:
     """Return the signed distance to a rod with round ends; each end is x, y, z and radius."""
     dx, dy, dz = (b - a for a, b in zip(start[:3], end[:3], strict=True))

@@ -125,9 +125,18 @@ def _localizer(spec: HeadCtSpec, phantom: HeadPhantom) -> Dataset:
 def tiny_ct(study_at: datetime, seed: int) -> list[Dataset]:
     """Return the study of the self-test: two instances of 64x64 pixels, marked as what they are in every text."""
     spec = HeadCtSpec(
-        study_at=study_at, seed=seed, slices=2, size_px=TINY_SIZE_PX, has_localizer=False,
-        patient_name="RAYPOST^TEST", patient_id="RAYPOST-TEST", accession_number="RAYPOST-TEST", patient_sex="O",
-        patient_birth_date="19000101", institution_name=TEST_MARK, study_description=TEST_MARK,
+        study_at=study_at,
+        seed=seed,
+        slices=2,
+        size_px=TINY_SIZE_PX,
+        has_localizer=False,
+        patient_name="RAYPOST^TEST",
+        patient_id="RAYPOST-TEST",
+        accession_number="RAYPOST-TEST",
+        patient_sex="O",
+        patient_birth_date="19000101",
+        institution_name=TEST_MARK,
+        study_description=TEST_MARK,
         referring_physician_name="RAYPOST^TEST",
     )
     datasets = []

@@ -120,16 +120,22 @@ def _is_instance(path: Path) -> bool:
 def _read_kind(instance: Path | Dataset) -> tuple[str, str]:
     """Return SOP class and transfer syntax."""
     try:
-        meta = (dcmread(instance, specific_tags=[], stop_before_pixels=True) if isinstance(instance, Path)
-                else instance).file_meta
+        meta = (
+            dcmread(instance, specific_tags=[], stop_before_pixels=True) if isinstance(instance, Path) else instance
+        ).file_meta
         return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
     except (InvalidDicomError, AttributeError, ValueError, EOFError, OSError, NotImplementedError) as error:
         raise BadInputError("One of the files to be sent is no complete DICOM file.") from error
 
 
 def scan(
-    instances: Sequence[Path | Dataset], host: str, port: int, calling_ae_title: str, called_ae_title: str,
-    on_stored: Callable[[StoredInstance], None] | None = None, pace_s: float = 0.0,
+    instances: Sequence[Path | Dataset],
+    host: str,
+    port: int,
+    calling_ae_title: str,
+    called_ae_title: str,
+    on_stored: Callable[[StoredInstance], None] | None = None,
+    pace_s: float = 0.0,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> ScanResult:
     """Send instances to a Storage SCP, as they are, in one association (PS3.4, B).
@@ -170,13 +176,20 @@ def scan(
         if association.is_alive():
             association.abort()
     return ScanResult(
-        instances=len(stored), raw_part10_bytes=sum(one.part10_bytes for one in stored),
-        first_store_at_s=first_at_s, last_stored_at_s=stored[-1].answered_at_s, stored=tuple(stored),
+        instances=len(stored),
+        raw_part10_bytes=sum(one.part10_bytes for one in stored),
+        first_store_at_s=first_at_s,
+        last_stored_at_s=stored[-1].answered_at_s,
+        stored=tuple(stored),
     )
 
 
 def _associate(
-    host: str, port: int, calling_ae_title: str, called_ae_title: str, kinds: Sequence[tuple[str, str]],
+    host: str,
+    port: int,
+    calling_ae_title: str,
+    called_ae_title: str,
+    kinds: Sequence[tuple[str, str]],
 ) -> Association:
     if len(kinds) > CONTEXTS_MAX:
         raise UsageError(f"More than {CONTEXTS_MAX} kinds of instances do not fit into one association.")
@@ -196,22 +209,29 @@ def _associate(
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     association = entity.associate(
-        host, port, ae_title=called_ae_title, evt_handlers=[(evt.EVT_CONN_OPEN, note_connection)])
+        host, port, ae_title=called_ae_title, evt_handlers=[(evt.EVT_CONN_OPEN, note_connection)]
+    )
     where = f"{called_ae_title} at {host}:{port}"
     if not association.is_established:
         if association.is_rejected:
-            raise RefusedError(f"{where} refused the association of {calling_ae_title}.",
-                               do="Check the AE titles, and whether this scanner is on the list of that site.")
+            raise RefusedError(
+                f"{where} refused the association of {calling_ae_title}.",
+                do="Check the AE titles, and whether this scanner is on the list of that site.",
+            )
         if reached.is_set():
-            raise RefusedError(f"{where} answered but did not agree to an association.",
-                               do="Check that a DICOM Storage SCP listens there and knows this scanner.")
+            raise RefusedError(
+                f"{where} answered but did not agree to an association.",
+                do="Check that a DICOM Storage SCP listens there and knows this scanner.",
+            )
         raise UnreachableError(f"Nobody answers at {host}:{port}.")
     accepted = {(str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in association.accepted_contexts}
     lacking = len(set(kinds) - accepted)
     if lacking:
         association.release()
-        raise RefusedError(f"{where} does not accept {lacking} of {len(kinds)} kinds of instances (SOP class with "
-                           "transfer syntax); nothing was sent.")
+        raise RefusedError(
+            f"{where} does not accept {lacking} of {len(kinds)} kinds of instances (SOP class with "
+            "transfer syntax); nothing was sent."
+        )
     return association
 
 

@@ -123,7 +123,10 @@ class ImapMailbox:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._client is not None and kind is None:
             with contextlib.suppress(OSError, imaplib.IMAP4.error):
@@ -283,7 +286,8 @@ class ImapMailbox:
             if "[UNAVAILABLE]" in text:  # RFC 5530: a subsystem of the relay is down, the password is not at fault
                 raise UnreachableError(f"{self._where} cannot check the login now: {text}") from error
             raise LoginRefusedError(
-                f"{self._where} refuses the login of {account.username}: {text}", peer_text=text) from error
+                f"{self._where} refuses the login of {account.username}: {text}", peer_text=text
+            ) from error
         except UnicodeError as error:
             raise LoginRefusedError(f"{self._where} takes only plain ASCII passwords.") from error
 

@@ -27,8 +27,17 @@ from raypost.mail.tokens import PARCEL_KIND, TOKEN_FIELD, Token, parse_token
 from raypost.model.identifiers import is_address
 
 __all__ = [
-    "MESSAGE_MAX_BYTES", "PARCEL_KIND", "SUBJECT", "OuterHeaders", "Token", "is_boundary", "is_message_id",
-    "one_address", "parse_token", "read_outer", "write_message",
+    "MESSAGE_MAX_BYTES",
+    "PARCEL_KIND",
+    "SUBJECT",
+    "OuterHeaders",
+    "Token",
+    "is_boundary",
+    "is_message_id",
+    "one_address",
+    "parse_token",
+    "read_outer",
+    "write_message",
 ]
 
 SUBJECT = "Raypost"
@@ -221,7 +230,8 @@ def _read_encrypted(source: memoryview, header: Header, target: BinaryIO, parts_
     # Some gateways label the control part otherwise or turn the two round (dicom-email: receive rule 6).
     sealed, end = parts[1 - controls[0]] if controls else parts[1]
     ciphertext_bytes = decode_body(
-        source, sealed.body_start, max(end, sealed.body_start), sealed.transfer_encoding, target)
+        source, sealed.body_start, max(end, sealed.body_start), sealed.transfer_encoding, target
+    )
     if ciphertext_bytes == 0:
         raise BadInputError("An encrypted mail holds no ciphertext.")
     token = parse_token(header.text(TOKEN_FIELD, ADDRESS_FIELD_LENGTH_MAX))

@@ -23,7 +23,14 @@ FIRST_CHUNK_BYTES = 1 << 12
 LINE_MAX_BYTES = 64 * 1024
 """Longest encoded line that quoted-printable decoding waits for; RFC 2045, 6.7 allows 76."""
 ONCE = (
-    b"from", b"to", b"subject", b"message-id", b"date", b"content-type", b"content-transfer-encoding", b"raypost-token",
+    b"from",
+    b"to",
+    b"subject",
+    b"message-id",
+    b"date",
+    b"content-type",
+    b"content-transfer-encoding",
+    b"raypost-token",
 )
 """Fields allowed once (RFC 5322, 3.6; RFC 2045, 3): of two, the first would win silently."""
 IDENTITY_ENCODINGS = frozenset({"", "7bit", "8bit", "binary"})

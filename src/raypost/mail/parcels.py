@@ -126,7 +126,8 @@ def write_entity(control: bytes, items: Sequence[EntityItem], boundary: str, tar
     size_bytes = 0
     with target.open("wb") as out:
         size_bytes += out.write(
-            f'MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="{boundary}"\r\n\r\n'.encode("ascii"))
+            f'MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="{boundary}"\r\n\r\n'.encode("ascii")
+        )
         size_bytes += out.write(_part_opening(boundary, CONTROL_TYPE, CONTROL_NAME, "7bit"))
         size_bytes += out.write(control)
         for item in items:
@@ -229,8 +230,12 @@ def parse_control(text: bytes, depth_max: int = CONTROL_DEPTH_MAX) -> dict[str, 
         raise BadInputError("A control message is not a JSON object.")
     level: list[Any] = [value]
     for _ in range(depth_max):
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)
-                 if isinstance(inner, dict | list)]
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
         if not level:
             return value
     raise BadInputError("A control message is too deep.")

@@ -122,7 +122,10 @@ class SmtpSession:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         connection, self._connection = self._connection, None
         if connection is None:
@@ -193,7 +196,8 @@ class SmtpSession:
         try:
             if account.security == "tls":
                 connection: smtplib.SMTP = smtplib.SMTP_SSL(
-                    host, port, local_hostname=name, timeout=timeout_s, context=context)
+                    host, port, local_hostname=name, timeout=timeout_s, context=context
+                )
             else:
                 connection = smtplib.SMTP(host, port, local_hostname=name, timeout=timeout_s)
         except smtplib.SMTPResponseException as error:
@@ -243,8 +247,11 @@ class SmtpSession:
             return
         if reply_code < 500:
             raise UnreachableError(f"{self._where} cannot check the login now: {reply_code} {text}")
-        raise LoginRefusedError(f"{self._where} refuses the login of {self.account.username}: {reply_code} {text}",
-                                peer_code=reply_code, peer_text=text)
+        raise LoginRefusedError(
+            f"{self._where} refuses the login of {self.account.username}: {reply_code} {text}",
+            peer_code=reply_code,
+            peer_text=text,
+        )
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -313,8 +320,11 @@ class SmtpSession:
 
 def relay_error(outcome: Refused) -> RefusedError:
     """Return a refusal as the error a person sees."""
-    return RefusedError(f"The relay refuses the message: {outcome.reply_code} {outcome.text}",
-                        peer_code=outcome.reply_code, peer_text=outcome.text)
+    return RefusedError(
+        f"The relay refuses the message: {outcome.reply_code} {outcome.text}",
+        peer_code=outcome.reply_code,
+        peer_text=outcome.text,
+    )
 
 
 def stuffed_chunks(message: Path) -> Iterator[bytes]:

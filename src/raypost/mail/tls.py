@@ -50,8 +50,10 @@ def connection_error(where: str, error: OSError) -> SecurityError | UnreachableE
         fault, remedy = CERTIFICATE_FAULTS.get(error.verify_code, other)
         return SecurityError(f"The certificate of {where} {fault}.", meaning=_MEANING, do=remedy)
     if isinstance(error, ssl.SSLError):
-        return UnreachableError(f"{where} does not speak TLS as expected ({error.reason or 'broken handshake'}).",
-                                do="Check port and security of the relay in raypost.toml.")
+        return UnreachableError(
+            f"{where} does not speak TLS as expected ({error.reason or 'broken handshake'}).",
+            do="Check port and security of the relay in raypost.toml.",
+        )
     if isinstance(error, socket.gaierror):
         return UnreachableError(f"The name of {where} is not found.")
     if isinstance(error, TimeoutError):
@@ -61,5 +63,8 @@ def connection_error(where: str, error: OSError) -> SecurityError | UnreachableE
 
 def starttls_missing(where: str) -> SecurityError:
     """Return the error for a relay that offers no STARTTLS: somebody in between may have removed it (RFC 3207, 6)."""
-    return SecurityError(f"{where} does not offer STARTTLS.", meaning=_MEANING,
-                         do="Use the port with TLS from the first byte (465, 993), or ask the relay's administrator.")
+    return SecurityError(
+        f"{where} does not offer STARTTLS.",
+        meaning=_MEANING,
+        do="Use the port with TLS from the first byte (465, 993), or ask the relay's administrator.",
+    )

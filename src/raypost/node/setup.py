@@ -67,7 +67,7 @@ CALLING_EXAMPLE = """
 # hosts = ["10.1.2.3"]           # none: any host that reaches this port
 """
 
-DATABASE_EXAMPLE = """# url = "postgresql://raypost@/raypost?host=/var/run/postgresql"    # a server of your own, from version 15
+DATABASE_EXAMPLE = """# url = "postgresql://raypost@/raypost?host=/var/run/postgresql"   # your own server, from 15 on
 # embedded_folder = "data/postgresql\""""
 
 TEMPLATE = """# Raypost: what this machine is. Partners, rules and DICOM nodes are not here but in the database:

@@ -25,6 +25,7 @@ from raypost.node import logs
 from raypost.node.clock import SystemClock
 from raypost.node.process import SiteProcess, fork_process
 from raypost.node.site import read_password, running_database
+from raypost.sealing.openpgp import KeyRing
 from raypost.settings import Settings, load
 
 LOOK_S = 0.2
@@ -160,6 +161,7 @@ def serve(settings: Settings, *, as_json: bool, is_verbose: bool) -> None:
                 child.tell_to_stop()
             for child in children:
                 child.stop(STOP_TIMEOUT_S)
+            KeyRing(settings.keys_folder).close()  # the agent that held the secret keys while the site ran
 
 
 def _watch(

@@ -27,8 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--key", type=Path, required=True, help="its secret key, PEM")
     parser.add_argument("--size-max-bytes", type=int, default=SIZE_MAX_BYTES)
     parser.add_argument("--user", action="append", default=[], metavar="ADDRESS:PASSWORD-FILE")
-    parser.add_argument("--users-from-stdin", action="store_true",
-                        help='read {"ADDRESS": "PASSWORD", ...} from standard input up to its end')
+    parser.add_argument(
+        "--users-from-stdin",
+        action="store_true",
+        help='read {"ADDRESS": "PASSWORD", ...} from standard input up to its end',
+    )
     given = parser.parse_args(arguments)
     users: dict[str, str] = {}
     if given.users_from_stdin:
@@ -39,8 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not users:
         parser.error("no users given")
     options = RelayOptions(
-        users=users, certificate_file=given.cert, secret_key_file=given.key, host=given.host,
-        smtp_port=given.smtp_port, imap_port=given.imap_port, size_max_bytes=given.size_max_bytes,
+        users=users,
+        certificate_file=given.cert,
+        secret_key_file=given.key,
+        host=given.host,
+        smtp_port=given.smtp_port,
+        imap_port=given.imap_port,
+        size_max_bytes=given.size_max_bytes,
     )
     run_relay(options, _say_accepted, _say_up)
 

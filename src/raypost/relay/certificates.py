@@ -20,7 +20,10 @@ SECRET_KEY_FILE_NAME = "relay.key"
 
 
 def make_test_authority(
-    folder: Path, hosts: Sequence[str], now: datetime, valid_days: int = VALID_DAYS,
+    folder: Path,
+    hosts: Sequence[str],
+    now: datetime,
+    valid_days: int = VALID_DAYS,
 ) -> tuple[Path, Path, Path]:
     """Write an authority's certificate, and a server's certificate and secret key, into a folder.
 
@@ -64,13 +67,20 @@ def make_test_authority(
     ca_file.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
     certificate_file.write_bytes(server.public_bytes(serialization.Encoding.PEM))
     secret_key_file.touch(mode=0o600)
-    secret_key_file.write_bytes(server_key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    secret_key_file.write_bytes(
+        server_key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
     return ca_file, certificate_file, secret_key_file
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, begin: datetime, end: datetime,
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    begin: datetime,
+    end: datetime,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -85,9 +95,15 @@ def _builder(
 
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=not signs_certificates, key_cert_sign=signs_certificates, crl_sign=signs_certificates,
-        content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False,
-        encipher_only=False, decipher_only=False,
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
     )
 
 

@@ -82,8 +82,13 @@ class _RelayMailbox(MailboxData):
         async with self.messages_lock.write_lock():
             self._max_uid += 1
             message = Message(
-                self._max_uid, when, append_msg.flag_set, recent=recent, content=content,
-                email_id=ObjectId.random_email_id(), thread_id=ObjectId.random_thread_id(),
+                self._max_uid,
+                when,
+                append_msg.flag_set,
+                recent=recent,
+                content=content,
+                email_id=ObjectId.random_email_id(),
+                thread_id=ObjectId.random_thread_id(),
             )
             self._messages[self._max_uid] = message
             self._mod_sequences.update([self._max_uid])

@@ -84,7 +84,10 @@ class EmbeddedRelay:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for server in self._servers:
             server.close()  # not wait_closed(): from Python 3.12 it waits for open clients
@@ -105,7 +108,12 @@ class EmbeddedRelay:
             writer.close()
 
     def _authenticate(
-        self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: object,
+        self,
+        server: SMTP,
+        session: Session,
+        envelope: Envelope,
+        mechanism: str,
+        data: object,
     ) -> AuthResult:
         good = False
         if isinstance(data, LoginPassword):
@@ -115,7 +123,12 @@ class EmbeddedRelay:
         return AuthResult(success=good, handled=False, auth_data=data if good else None)
 
     async def handle_MAIL(
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str],
+        self,
+        server: SMTP,
+        session: Session,
+        envelope: Envelope,
+        address: str,
+        options: list[str],
     ) -> str:
         """Accept the envelope sender if it is the address that logged in."""
         login = session.auth_data.login.decode("utf-8", "replace") if session.auth_data else ""
@@ -126,7 +139,12 @@ class EmbeddedRelay:
         return "250 2.1.0 Ok"
 
     async def handle_RCPT(
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str],
+        self,
+        server: SMTP,
+        session: Session,
+        envelope: Envelope,
+        address: str,
+        options: list[str],
     ) -> str:
         """Accept a recipient that has a mailbox here."""
         if not self._mailboxes.has(address):
@@ -149,12 +167,21 @@ class _RelaySmtp(SMTP):
     """aiosmtpd, reading a mail in large pieces instead of line by line."""
 
     def __init__(
-        self, relay: EmbeddedRelay, connections: set[_RelaySmtp], size_max_bytes: int,
+        self,
+        relay: EmbeddedRelay,
+        connections: set[_RelaySmtp],
+        size_max_bytes: int,
         authenticator: Callable[..., AuthResult],
     ) -> None:
         super().__init__(
-            relay, data_size_limit=size_max_bytes, enable_SMTPUTF8=False, decode_data=False, hostname="localhost",
-            authenticator=authenticator, auth_require_tls=False, loop=asyncio.get_running_loop(),
+            relay,
+            data_size_limit=size_max_bytes,
+            enable_SMTPUTF8=False,
+            decode_data=False,
+            hostname="localhost",
+            authenticator=authenticator,
+            auth_require_tls=False,
+            loop=asyncio.get_running_loop(),
         )
         # Given to the constructor, it would warn that there is no TLS; but TLS is around the socket already.
         self._auth_required = True
@@ -237,7 +264,9 @@ def _undoubled(content: bytearray, end: int) -> bytes:
 
 
 def run_relay(
-    options: RelayOptions, on_accepted: AcceptedCallback, on_up: Callable[[int, int], None] | None = None,
+    options: RelayOptions,
+    on_accepted: AcceptedCallback,
+    on_up: Callable[[int, int], None] | None = None,
 ) -> None:
     """Run a relay until SIGTERM, SIGINT, or the death of the process that started this one.
 
@@ -250,7 +279,10 @@ def run_relay(
 
 
 async def _run(
-    options: RelayOptions, on_accepted: AcceptedCallback, on_up: Callable[[int, int], None] | None, parent_pid: int,
+    options: RelayOptions,
+    on_accepted: AcceptedCallback,
+    on_up: Callable[[int, int], None] | None,
+    parent_pid: int,
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -67,8 +67,10 @@ def limit_worker(limits: SandboxLimits) -> None:
     # Python ignores SIGXFSZ from the start, so that writing beyond the limit is an OSError in the job.
     memory_bytes = memory_used_bytes()[0] + limits.memory_max_bytes
     for what, most in (
-        (resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_FSIZE, limits.output_max_bytes),
-        (resource.RLIMIT_NOFILE, DESCRIPTORS_MAX), (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_FSIZE, limits.output_max_bytes),
+        (resource.RLIMIT_NOFILE, DESCRIPTORS_MAX),
+        (resource.RLIMIT_CORE, 0),
     ):
         hard = resource.getrlimit(what)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)

@@ -38,7 +38,9 @@ def send_message(peer: socket.socket, message: Mapping[str, Json], descriptors: 
 
 
 def receive_message(
-    peer: socket.socket, descriptors_max: int = 0, deadline_s: float | None = None,
+    peer: socket.socket,
+    descriptors_max: int = 0,
+    deadline_s: float | None = None,
 ) -> tuple[dict[str, Json], list[int]]:
     """Return the next message and the descriptors that came with it.
 

@@ -78,8 +78,13 @@ class _Zygote:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "raypost.sandbox.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()], env=_environment(), cwd="/", umask=0o077,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=_environment(),
+                cwd="/",
+                umask=0o077,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
         order: dict[str, Json] = {"limits": dataclasses.asdict(limits), "preload": list(preload)}
         try:
@@ -119,7 +124,10 @@ class _Zygote:
             self._process.wait()
 
     def _ask(
-        self, order: Mapping[str, Json], timeout_s: float, *descriptors: int,
+        self,
+        order: Mapping[str, Json],
+        timeout_s: float,
+        *descriptors: int,
     ) -> tuple[dict[str, Json], list[int]]:
         try:
             self._control.settimeout(timeout_s)
@@ -158,7 +166,10 @@ class Sandbox:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -192,7 +203,11 @@ class Sandbox:
             self._changed.notify()
 
     def run(
-        self, function: str, source: Path, target: Path | None = None, arguments: Mapping[str, Json] | None = None,
+        self,
+        function: str,
+        source: Path,
+        target: Path | None = None,
+        arguments: Mapping[str, Json] | None = None,
     ) -> dict[str, Json]:
         """Run `function(source, target, **arguments)` in a worker and return its dictionary.
 
@@ -209,20 +224,26 @@ class Sandbox:
             LocalProtocolError: The pool is closed, cannot start, or does not know the function.
         """
         with _opened(source, target) as descriptors:
-            worker = self._take()
             job: dict[str, Json] = {"function": function, "arguments": dict(arguments or {})}
-            try:
-                answer = worker.call(job, descriptors, self._limits.wall_max_s)
-            except TimeoutError:
-                self._bury(worker)
-                raise SandboxCrashError("the parser ran into its wall time limit") from None
-            except _Gone:
-                raise SandboxCrashError(f"the parser {_cause(self._bury(worker))}") from None
-            except BaseException:
-                self._bury(worker)
-                raise
-            self._give_back(worker, answer)
-            return _result(answer)
+            for is_last in (False, True):
+                worker = self._take()
+                try:
+                    answer = worker.call(job, descriptors, self._limits.wall_max_s)
+                except TimeoutError:
+                    self._bury(worker)
+                    raise SandboxCrashError("the parser ran into its wall time limit") from None
+                except _Gone:
+                    exit_code = self._bury(worker)
+                    if is_last or self._closed or exit_code != -signal.SIGKILL:
+                        raise SandboxCrashError(f"the parser {_cause(exit_code)}") from None
+                    _empty(descriptors[1:])
+                    continue  # killed from outside, which says nothing about the bytes: once more
+                except BaseException:
+                    self._bury(worker)
+                    raise
+                self._give_back(worker, answer)
+                return _result(answer)
+        raise LocalProtocolError("the sandbox gave no answer")
 
     def _take(self) -> _Worker:
         with self._changed:
@@ -277,7 +298,7 @@ class Sandbox:
 
     def _bury(self, worker: _Worker) -> int:
         """End a worker for good and return its exit code."""
-        exit_code = 1
+        exit_code = -int(signal.SIGKILL)  # as a worker dies whose mother process is gone
         with self._starting:
             zygote = self._zygote
         if zygote:
@@ -316,6 +337,12 @@ def _opened(source: Path, target: Path | None) -> Iterator[list[int]]:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _empty(targets: Sequence[int]) -> None:
+    for descriptor in targets:
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
 
 
 def _result(answer: Mapping[str, Json]) -> dict[str, Json]:

@@ -129,9 +129,6 @@ def run_job(job: Mapping[str, Json], descriptors: list[int], limits: SandboxLimi
         os.close(descriptors[0])
 
 
-
-
-
 def _failed(error: Exception) -> str:
     return f"the parser failed with {type(error).__name__}"
 

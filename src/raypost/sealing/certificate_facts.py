@@ -89,8 +89,10 @@ class CertificateFacts:
             return "revoked by its owner"
         if self.expires_at is not None and now >= self.expires_at:
             return f"expired on {self.expires_at:%Y-%m-%d}"
-        for verb, wanted in (("sign", [one for one in self.subkeys if one.can_sign]),
-                             ("encrypt", [one for one in self.subkeys if one.can_encrypt])):
+        for verb, wanted in (
+            ("sign", [one for one in self.subkeys if one.can_sign]),
+            ("encrypt", [one for one in self.subkeys if one.can_encrypt]),
+        ):
             if not wanted:
                 return f"has no key that can {verb}"
             if not any(one.works_at(now) for one in wanted):
@@ -137,8 +139,12 @@ def _read_one(rows: list[list[str]]) -> CertificateFacts:
     found = [match[1] for text in user_ids if (match := _ADDRESS_IN_USER_ID.search(text)) and is_address(match[1])]
     primary = keys[0]
     return CertificateFacts(
-        fingerprint=primary.fingerprint, user_ids=user_ids, addresses=tuple(dict.fromkeys(found)),
-        created_at=primary.created_at, expires_at=primary.expires_at, revoked=primary.revoked,
+        fingerprint=primary.fingerprint,
+        user_ids=user_ids,
+        addresses=tuple(dict.fromkeys(found)),
+        created_at=primary.created_at,
+        expires_at=primary.expires_at,
+        revoked=primary.revoked,
         subkeys=tuple(one for one in keys if one.can_sign or one.can_encrypt),
     )
 
@@ -153,10 +159,13 @@ def _read_keys(rows: list[list[str]]) -> Iterator[SubkeyFacts]:
         size_bits, algorithm = int(row[2]), int(row[3])
         strong = algorithm in _ALGORITHMS and (algorithm != 1 or size_bits >= RSA_SIZE_MIN_BITS)
         yield SubkeyFacts(
-            fingerprint=following[9], can_sign="s" in row[11], can_encrypt="e" in row[11],
+            fingerprint=following[9],
+            can_sign="s" in row[11],
+            can_encrypt="e" in row[11],
             created_at=datetime.fromtimestamp(int(row[5]), UTC),
             expires_at=datetime.fromtimestamp(int(row[6]), UTC) if row[6] else None,
-            revoked=row[1] in ("r", "i"), is_strong=strong,
+            revoked=row[1] in ("r", "i"),
+            is_strong=strong,
         )
 
 

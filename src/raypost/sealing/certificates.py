@@ -23,7 +23,14 @@ _ARMOUR = re.compile(
     r"-----BEGIN PGP PUBLIC KEY BLOCK-----\n[A-Za-z0-9+/=:.,_() \n-]*\n-----END PGP PUBLIC KEY BLOCK-----\n"
 )
 _ENTRIES = {
-    "format", "name", "display_name", "ae_title_stem", "fingerprint", "capabilities", "addresses", "certificate",
+    "format",
+    "name",
+    "display_name",
+    "ae_title_stem",
+    "fingerprint",
+    "capabilities",
+    "addresses",
+    "certificate",
 }
 
 
@@ -68,15 +75,24 @@ class SiteCard:
     def __post_init__(self) -> None:
         faults = (
             (not is_site_name(self.name), "name"),
-            (not 1 <= len(self.display_name) <= NAME_LENGTH_MAX or not self.display_name.isprintable()
-             or self.display_name.strip() != self.display_name, "display name"),
+            (
+                not 1 <= len(self.display_name) <= NAME_LENGTH_MAX
+                or not self.display_name.isprintable()
+                or self.display_name.strip() != self.display_name,
+                "display name",
+            ),
             (not is_ae_title(self.ae_title_stem), "AE title"),
-            (not 1 <= len(self.addresses) <= ADDRESSES_MAX
-             or len(set(self.mail_addresses)) != len(self.addresses), "list of addresses"),
+            (
+                not 1 <= len(self.addresses) <= ADDRESSES_MAX or len(set(self.mail_addresses)) != len(self.addresses),
+                "list of addresses",
+            ),
             (not is_fingerprint(self.fingerprint), "fingerprint"),
             (not _ARMOUR.fullmatch(self.certificate) or self.certificate.count("-----BEGIN") != 1, "certificate"),
-            (len(self.capabilities) > CAPABILITIES_MAX
-             or not all(_CAPABILITY.fullmatch(one) for one in self.capabilities), "list of capabilities"),
+            (
+                len(self.capabilities) > CAPABILITIES_MAX
+                or not all(_CAPABILITY.fullmatch(one) for one in self.capabilities),
+                "list of capabilities",
+            ),
         )
         for wrong, word in faults:
             if wrong:
@@ -90,7 +106,7 @@ class SiteCard:
 
 def spell_fingerprint(fingerprint: str) -> str:
     """Write a fingerprint in groups of four, as it is read aloud."""
-    return " ".join(fingerprint[at:at + 4] for at in range(0, len(fingerprint), 4))
+    return " ".join(fingerprint[at : at + 4] for at in range(0, len(fingerprint), 4))
 
 
 def confirm_fingerprint(card: SiteCard, typed: str) -> None:
@@ -103,24 +119,27 @@ def confirm_fingerprint(card: SiteCard, typed: str) -> None:
     if not is_fingerprint(meant):
         raise UsageError(
             "This is not a full fingerprint: it has 40 hexadecimal digits, in ten groups of four.",
-            do="Have the partner read it aloud from the telephone number you know, and type all of it.")
+            do="Have the partner read it aloud from the telephone number you know, and type all of it.",
+        )
     if meant != card.fingerprint:
         raise UsageError(
             f"The typed fingerprint is not the one of this card, {spell_fingerprint(card.fingerprint)}.",
             meaning="The card may have been replaced on its way; the partner was not added.",
-            do="Read it aloud with the partner on the telephone once more; if it differs, do not use this card.")
+            do="Read it aloud with the partner on the telephone once more; if it differs, do not use this card.",
+        )
 
 
 def write_card(card: SiteCard) -> str:
     """Write a card as a TOML document that people can read too."""
     addresses = "".join(
-        f"  {{ address = {_quote(one.address)}, relay = {_quote(one.relay)} }},\n" for one in card.addresses)
+        f"  {{ address = {_quote(one.address)}, relay = {_quote(one.relay)} }},\n" for one in card.addresses
+    )
     capabilities = ", ".join(_quote(one) for one in card.capabilities)
     return (
         f"# Raypost site card of {card.display_name}. Nothing in it is secret.\n"
         "# Before you add it, telephone this hospital on a number you know and let them read their fingerprint aloud:\n"
         f"#   {spell_fingerprint(card.fingerprint)}\n"
-        "# Then: raypost partner add THIS-FILE --fingerprint \"THE FINGERPRINT YOU HEARD\"\n"
+        '# Then: raypost partner add THIS-FILE --fingerprint "THE FINGERPRINT YOU HEARD"\n'
         "\n"
         f"format = {_quote(CARD_FORMAT)}\n"
         f"name = {_quote(card.name)}\n"
@@ -149,19 +168,28 @@ def read_card(text: str) -> SiteCard:
     try:
         entries = tomllib.loads(text.lstrip("\ufeff"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadInputError("This is not a Raypost site card: it is no TOML document.",
-                            do="Ask the partner for the file that `raypost partner card` writes.") from error
+        raise BadInputError(
+            "This is not a Raypost site card: it is no TOML document.",
+            do="Ask the partner for the file that `raypost partner card` writes.",
+        ) from error
     if entries.get("format") != CARD_FORMAT:
-        raise BadInputError(f"This is not a Raypost site card of the format {CARD_FORMAT}.",
-                            do="Compare the versions of both sites; `raypost partner card` writes the file.")
+        raise BadInputError(
+            f"This is not a Raypost site card of the format {CARD_FORMAT}.",
+            do="Compare the versions of both sites; `raypost partner card` writes the file.",
+        )
     if set(entries) != _ENTRIES:
-        raise BadInputError("A site card has entries too many or too few.",
-                            do="Ask the partner for the card again; it may have been changed by hand.")
+        raise BadInputError(
+            "A site card has entries too many or too few.",
+            do="Ask the partner for the card again; it may have been changed by hand.",
+        )
     return SiteCard(
-        name=_text(entries, "name"), display_name=_text(entries, "display_name"),
-        ae_title_stem=_text(entries, "ae_title_stem"), fingerprint=_text(entries, "fingerprint"),
+        name=_text(entries, "name"),
+        display_name=_text(entries, "display_name"),
+        ae_title_stem=_text(entries, "ae_title_stem"),
+        fingerprint=_text(entries, "fingerprint"),
         certificate=_text(entries, "certificate"),
-        capabilities=tuple(_texts(entries["capabilities"])), addresses=tuple(_addresses(entries["addresses"])),
+        capabilities=tuple(_texts(entries["capabilities"])),
+        addresses=tuple(_addresses(entries["addresses"])),
     )
 
 

@@ -30,11 +30,23 @@ MEMORY_MAX_BYTES = 2 << 30
 STATUS_PREFIX = b"[GNUPG:] "
 
 BASE_OPTIONS = (
-    "--no-options", "--batch", "--no-tty", "--quiet", "--yes", "--disable-dirmngr",
-    "--no-auto-key-locate", "--no-auto-key-retrieve", "--no-auto-check-trustdb", "--trust-model", "always",
-    "--charset", "utf-8", "--utf8-strings",
+    "--no-options",
+    "--batch",
+    "--no-tty",
+    "--quiet",
+    "--yes",
+    "--disable-dirmngr",
+    "--no-auto-key-locate",
+    "--no-auto-key-retrieve",
+    "--no-auto-check-trustdb",
+    "--trust-model",
+    "always",
+    "--charset",
+    "utf-8",
+    "--utf8-strings",
     # A wrong clock on either side is shown and flagged, never a reason to refuse an image (invariant 10).
-    "--ignore-time-conflict", "--ignore-valid-from",
+    "--ignore-time-conflict",
+    "--ignore-valid-from",
 )
 
 
@@ -79,7 +91,11 @@ def find_gpg() -> str:
 
 
 def run_gpg(
-    home: Path, arguments: Sequence[str], *, source: Path | bytes | None = None, target: Path | None = None,
+    home: Path,
+    arguments: Sequence[str],
+    *,
+    source: Path | bytes | None = None,
+    target: Path | None = None,
     timeout_s: float,
 ) -> GpgOutcome:
     """Run gpg once, from a file or bytes to a file or to captured bytes.
@@ -110,8 +126,11 @@ def run_gpg(
             output = stack.enter_context(_open_private(target)) if target else None
             child = subprocess.Popen(
                 [*command, "--status-fd", str(status_write), *arguments],
-                stdin=standard_input, stdout=output or subprocess.PIPE, stderr=subprocess.PIPE,
-                pass_fds=(status_write,), env=environment,
+                stdin=standard_input,
+                stdout=output or subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=(status_write,),
+                env=environment,
             )
             stack.callback(_end, child)
             status_writer.close()
@@ -174,20 +193,23 @@ def _collect(child: subprocess.Popen[bytes], status_reader: IO[bytes], timeout_s
                 elif len(kept) > limits[ready.data]:
                     overflowed = True
                     child.kill()
-                    del kept[limits[ready.data]:]
+                    del kept[limits[ready.data] :]
     try:
         exit_code = child.wait(max(0.1, deadline_s - time.monotonic()))
     except subprocess.TimeoutExpired as error:
         raise TransientError(f"gpg did not finish within {timeout_s:.0f} s and was ended.") from error
     return GpgOutcome(
-        exit_code=exit_code, status_lines=_parse_status(bytes(said["status"])), output=bytes(said["output"]),
-        log=said["log"].decode("utf-8", "replace"), overflowed=overflowed,
+        exit_code=exit_code,
+        status_lines=_parse_status(bytes(said["status"])),
+        output=bytes(said["output"]),
+        log=said["log"].decode("utf-8", "replace"),
+        overflowed=overflowed,
     )
 
 
 def _parse_status(channel: bytes) -> tuple[tuple[str, ...], ...]:
     # Split at LF alone: splitlines() would also break a line at the odd separators a user ID may hold.
-    lines = (line[len(STATUS_PREFIX):] for line in channel.split(b"\n") if line.startswith(STATUS_PREFIX))
+    lines = (line[len(STATUS_PREFIX) :] for line in channel.split(b"\n") if line.startswith(STATUS_PREFIX))
     fields = (tuple(line.decode("utf-8", "replace").split(" ")) for line in lines)
     return tuple(line for line in fields if line[0])
 

@@ -32,8 +32,10 @@ def prepare_home(home: Path) -> None:
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         if home.stat().st_uid != os.geteuid():
-            raise UsageError("The folder of the secret keys belongs to another user.",
-                             do="Run Raypost as the user that owns it, or give it to this user with chown.")
+            raise UsageError(
+                "The folder of the secret keys belongs to another user.",
+                do="Run Raypost as the user that owns it, or give it to this user with chown.",
+            )
         home.chmod(0o700)
         _place_sockets(home)
     except OSError as error:
@@ -99,7 +101,13 @@ def stop_agent(home: Path) -> None:
         return
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
     try:
-        subprocess.run([gpgconf, "--homedir", str(home), "--kill", "all"], env=environment, timeout=STOP_TIMEOUT_S,
-                       stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        subprocess.run(
+            [gpgconf, "--homedir", str(home), "--kill", "all"],
+            env=environment,
+            timeout=STOP_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return  # nothing depends on it: an agent ends by itself when its home is gone

@@ -88,7 +88,7 @@ def _look_at_armour(text: mmap.mmap) -> Shape:
     after = end + len(ARMOUR_END)
     if len(text) - after > HEAD_SIZE_BYTES or text[after:].strip():
         return Shape.SEVERAL_MESSAGES
-    return _look_at_packets(_dearmour_head(text[start:min(end, start + HEAD_SIZE_BYTES)]))[0]
+    return _look_at_packets(_dearmour_head(text[start : min(end, start + HEAD_SIZE_BYTES)]))[0]
 
 
 def _dearmour_head(armour: bytes) -> bytes:
@@ -96,7 +96,7 @@ def _dearmour_head(armour: bytes) -> bytes:
     _, _, body = re.sub(rb"[ \t\r]+\n", b"\n", armour).partition(b"\n\n")
     digits = b"".join(line.strip() for line in body.split(b"\n") if not line.startswith(b"="))
     try:
-        return binascii.a2b_base64(digits[:len(digits) & ~3])
+        return binascii.a2b_base64(digits[: len(digits) & ~3])
     except binascii.Error:
         return b""
 
@@ -124,7 +124,7 @@ def _read_header(content: bytes | mmap.mmap, at: int) -> _Packet | None:
     first = content[at]
     if not first & 0x40:  # old format: two bits tell how many bytes the length has, 3 = up to the end
         length_bytes = (1, 2, 4, 0)[first & 3]
-        size = int.from_bytes(content[at + 1:at + 1 + length_bytes], "big")
+        size = int.from_bytes(content[at + 1 : at + 1 + length_bytes], "big")
         return _Packet((first >> 2) & 0xF, at + 1 + length_bytes + size if length_bytes else len(content))
     return _Packet(first & 0x3F, _find_end(content, at + 1))
 
@@ -138,8 +138,8 @@ def _find_end(content: bytes | mmap.mmap, at: int) -> int | None:
         if first < 192:
             return at + 1 + first
         if first < 224:
-            return at + 2 + ((first - 192) << 8) + int.from_bytes(content[at + 1:at + 2], "big") + 192
+            return at + 2 + ((first - 192) << 8) + int.from_bytes(content[at + 1 : at + 2], "big") + 192
         if first == 255:
-            return at + 5 + int.from_bytes(content[at + 1:at + 5], "big")
+            return at + 5 + int.from_bytes(content[at + 1 : at + 5], "big")
         at += 1 + (1 << (first & 0x1F))
     return None

@@ -18,7 +18,13 @@ from raypost.sealing.seal_refusal import SealFailure, SealRefusedError
 from raypost.sealing.verdict import Opened, OpenFailure, OpenRefusedError, judge_opening
 
 __all__ = [
-    "CertificateFacts", "KeyRing", "OpenFailure", "OpenRefusedError", "Opened", "SealFailure", "SealRefusedError",
+    "CertificateFacts",
+    "KeyRing",
+    "OpenFailure",
+    "OpenRefusedError",
+    "Opened",
+    "SealFailure",
+    "SealRefusedError",
 ]
 
 CERTIFICATE_MAX_BYTES = 65_536
@@ -37,10 +43,22 @@ _USER_NAME = re.compile(r"[^<>()\x00-\x1f\x7f]{1,100}")
 _CERTIFICATE_ARMOUR = re.compile(
     r"\s*-----BEGIN PGP PUBLIC KEY BLOCK-----\n[A-Za-z0-9+/=:.,_() \t\n-]*\n-----END PGP PUBLIC KEY BLOCK-----\s*"
 )
-_TRANSIENT_MESSAGES = ("No space left on device", "Disk quota exceeded", "Cannot allocate memory", "No agent running",
-                       "can't connect to the agent", "Too many open files", "IPC connect call failed")
-_MAY_BE_TRANSIENT = (OpenFailure.TAMPERED, OpenFailure.NOT_FOR_US, OpenFailure.NOT_OPENPGP, OpenFailure.UNSIGNED,
-                     OpenFailure.UNCLEAR)
+_TRANSIENT_MESSAGES = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "Cannot allocate memory",
+    "No agent running",
+    "can't connect to the agent",
+    "Too many open files",
+    "IPC connect call failed",
+)
+_MAY_BE_TRANSIENT = (
+    OpenFailure.TAMPERED,
+    OpenFailure.NOT_FOR_US,
+    OpenFailure.NOT_OPENPGP,
+    OpenFailure.UNSIGNED,
+    OpenFailure.UNCLEAR,
+)
 """What a full disk or a lost agent looks like on the status channel."""
 
 
@@ -88,15 +106,26 @@ class KeyRing:
             if not 1 <= days <= VALIDITY_MAX_DAYS:
                 raise UsageError(f"A key is valid for 1 to {VALIDITY_MAX_DAYS} days, not {days}.")
         unlocked = ["--pinentry-mode", "loopback", "--passphrase="]
-        made = self._manage([*unlocked, "--default-preference-list", KEY_PREFERENCES, "--quick-gen-key",
-                             f"{name} <{address}>", "ed25519", "cert", f"{primary_validity_days}d"])
+        made = self._manage(
+            [
+                *unlocked,
+                "--default-preference-list",
+                KEY_PREFERENCES,
+                "--quick-gen-key",
+                f"{name} <{address}>",
+                "ed25519",
+                "cert",
+                f"{primary_validity_days}d",
+            ]
+        )
         created = made.lines("KEY_CREATED")
         if made.exit_code or len(created) != 1 or len(created[0]) < 3 or not is_fingerprint(created[0][2]):
             raise TransientError("gpg could not make the site key.")
         fingerprint = created[0][2]
         for algorithm, usage in (("ed25519", "sign"), ("cv25519", "encr")):
-            added = self._manage([*unlocked, "--quick-add-key", fingerprint, algorithm, usage,
-                                  f"{subkey_validity_days}d"])
+            added = self._manage(
+                [*unlocked, "--quick-add-key", fingerprint, algorithm, usage, f"{subkey_validity_days}d"]
+            )
             if added.exit_code:
                 raise TransientError("gpg could not add a subkey to the site key.")
         return fingerprint
@@ -135,7 +164,8 @@ class KeyRing:
         if listing.has_secrets:
             raise SecurityError(
                 "A secret key came where a certificate was expected.",
-                do="Tell the partner that this key is exposed: it must be revoked and replaced.")
+                do="Tell the partner that this key is exposed: it must be revoked and replaced.",
+            )
         if len(listing.certificates) != 1:
             raise SecurityError(f"{len(listing.certificates)} certificates came where one was expected.")
         found = listing.certificates[0].fingerprint
@@ -215,20 +245,34 @@ class KeyRing:
         """Find out, after a failure, which key is to blame."""
         for fingerprint in recipients:
             if not self._is_here(fingerprint):
-                return SealRefusedError(f"The recipient's certificate {fingerprint} is not known here.",
-                                        SealFailure.RECIPIENT_UNKNOWN, fingerprint=fingerprint, log=outcome.log)
+                return SealRefusedError(
+                    f"The recipient's certificate {fingerprint} is not known here.",
+                    SealFailure.RECIPIENT_UNKNOWN,
+                    fingerprint=fingerprint,
+                    log=outcome.log,
+                )
             validity = self._validity(fingerprint)
-            for letter, word, reason in (("r", "was revoked by its owner", SealFailure.RECIPIENT_REVOKED),
-                                         ("e", "has expired", SealFailure.RECIPIENT_EXPIRED),
-                                         ("", "has no key that can encrypt", SealFailure.RECIPIENT_CANNOT_ENCRYPT)):
+            for letter, word, reason in (
+                ("r", "was revoked by its owner", SealFailure.RECIPIENT_REVOKED),
+                ("e", "has expired", SealFailure.RECIPIENT_EXPIRED),
+                ("", "has no key that can encrypt", SealFailure.RECIPIENT_CANNOT_ENCRYPT),
+            ):
                 if validity == letter:
-                    return SealRefusedError(f"The recipient's certificate {fingerprint} {word}.", reason,
-                                            fingerprint=fingerprint, log=outcome.log)
+                    return SealRefusedError(
+                        f"The recipient's certificate {fingerprint} {word}.",
+                        reason,
+                        fingerprint=fingerprint,
+                        log=outcome.log,
+                    )
         if any(text in outcome.log for text in _TRANSIENT_MESSAGES):
             return TransientError("gpg could not seal a file at this moment: disk, memory or agent.")
         if "INV_SGNR" in outcome.keywords or "SIG_CREATED" not in outcome.keywords:
-            return SealRefusedError(f"This site cannot sign with {signer}: no secret key, expired or revoked.",
-                                    SealFailure.SIGNER_UNUSABLE, fingerprint=signer, log=outcome.log)
+            return SealRefusedError(
+                f"This site cannot sign with {signer}: no secret key, expired or revoked.",
+                SealFailure.SIGNER_UNUSABLE,
+                fingerprint=signer,
+                log=outcome.log,
+            )
         return SealRefusedError("gpg did not confirm that the file was sealed.", SealFailure.UNCLEAR, log=outcome.log)
 
     def _validity(self, fingerprint: str) -> str:
@@ -266,7 +310,8 @@ class KeyRing:
         pending = target.with_name(target.name + ".part")
         try:
             outcome = self._run(
-                ["--pinentry-mode", "error", "--max-output", str(size_max_bytes), "--decrypt"], source, pending)
+                ["--pinentry-mode", "error", "--max-output", str(size_max_bytes), "--decrypt"], source, pending
+            )
             try:
                 opened = judge_opening(outcome, allowed)
             except OpenRefusedError as error:
@@ -284,8 +329,13 @@ class KeyRing:
             size_bytes = source.stat().st_size
         except OSError as error:
             raise TransientError(f"A file to be sealed or opened is not there: {error.strerror}.") from error
-        return run_gpg(self._home, arguments, source=source, target=target,
-                       timeout_s=SEAL_BASE_TIMEOUT_S + size_bytes / SEAL_RATE_MIN_BYTES_PER_S)
+        return run_gpg(
+            self._home,
+            arguments,
+            source=source,
+            target=target,
+            timeout_s=SEAL_BASE_TIMEOUT_S + size_bytes / SEAL_RATE_MIN_BYTES_PER_S,
+        )
 
     def _manage(self, arguments: Sequence[str], source: bytes | None = None) -> GpgOutcome:
         self._keep_prepared()

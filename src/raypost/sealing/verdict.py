@@ -125,9 +125,12 @@ def _first_fault(outcome: GpgOutcome, allowed: Set[str]) -> OpenFailure | None:
         # gpg considers only keys it has: none was named, so none of the recipients is ours.
         ("DECRYPTION_FAILED" in said and not said & {"KEY_CONSIDERED", "DECRYPTION_INFO"}, OpenFailure.NOT_FOR_US),
         ("exceeded --max-output limit" in outcome.log, OpenFailure.TOO_LARGE),
-        (keywords.count("BEGIN_DECRYPTION") > 1 or keywords.count("PLAINTEXT") > 1
-         or any(line[1:2] == ("proc_pkt.plaintext",) for line in outcome.lines("ERROR")),
-         OpenFailure.SEVERAL_MESSAGES),
+        (
+            keywords.count("BEGIN_DECRYPTION") > 1
+            or keywords.count("PLAINTEXT") > 1
+            or any(line[1:2] == ("proc_pkt.plaintext",) for line in outcome.lines("ERROR")),
+            OpenFailure.SEVERAL_MESSAGES,
+        ),
         ("BADSIG" in said or "BADMDC" in said, OpenFailure.TAMPERED),
         ("REVKEYSIG" in said, OpenFailure.SIGNER_REVOKED),
         ("EXPKEYSIG" in said, OpenFailure.SIGNER_EXPIRED),
@@ -149,8 +152,14 @@ def _first_fault(outcome: GpgOutcome, allowed: Set[str]) -> OpenFailure | None:
 
 
 def _is_strong(valid: list[tuple[str, ...]]) -> bool:
-    return all(len(line) == 11 and line[8] in GOOD_HASHES and line[9] in GOOD_CLASSES and is_fingerprint(line[10])
-               and line[3].isdecimal() for line in valid)
+    return all(
+        len(line) == 11
+        and line[8] in GOOD_HASHES
+        and line[9] in GOOD_CLASSES
+        and is_fingerprint(line[10])
+        and line[3].isdecimal()
+        for line in valid
+    )
 
 
 def _claimed_signer(outcome: GpgOutcome) -> str:

@@ -61,6 +61,7 @@ class FileParcel:
                         now=now,
                         transfer=transfer,
                     )
+                    copy.unlink(missing_ok=True)
                     arrivals.note_item_refused(tx, one.item_id)
                     continue
                 filed = cases.file_instance(tx, facts, origin, now)

@@ -71,6 +71,8 @@ class OpenMail:
         spool = self.archive.spool
         file, ciphertext, entity = spool.path(mail.mail_file), spool.new_file("pgp"), spool.new_file("entity")
         try:
+            if not file.exists():
+                raise IntegrityError("a fetched mail is not in the spool any more; its sender will send it again")
             outer = self.sandbox.run(READ_OUTER, file, ciphertext)
             match outer.get("form"):
                 case "openpgp":
@@ -111,14 +113,15 @@ class OpenMail:
             if not collected.note_done(tx, mail.collected_id, "opened"):
                 return
             transfer = self._transfer(tx, opened)
-            fresh = True
+            fresh, needless = True, list[str]()
             match message:
                 case Parcel():
+                    self._finish_slices(tx, transfer, message)
                     fresh = arrivals.take_parcel(tx, transfer, message, now)
                 case Manifest():
                     arrivals.take_manifest(tx, transfer, message, now)
                 case Receipt():
-                    arrivals.take_receipt(tx, transfer, message, now)
+                    needless = arrivals.take_receipt(tx, transfer, message, now)
             if fresh:
                 events.record(
                     tx,
@@ -130,6 +133,8 @@ class OpenMail:
                     instances=len(message.entries) if isinstance(message, Parcel) else None,
                 )
             transfers.rearm(tx, transfer, self.limits, now)
+        for name in needless:
+            self.archive.spool.discard(name)
 
     def _transfer(self, tx: Transaction, opened: Opened) -> TransferRow:
         head, message = opened.message.head, opened.message
@@ -163,24 +168,25 @@ class OpenMail:
                     raise IntegrityError("an instance in a parcel has another length than its signed list says")
                 if entry.is_whole:
                     blobs.put_range(content, item["offset_bytes"], entry.length_bytes, entry.instance.sha256)
-                else:
+                elif not blobs.has(entry.instance.sha256):
                     place = f"{parcel.head.transfer_key}-{entry.instance.sha256}"
                     spool.assemble(place, content, item["offset_bytes"], entry.offset_bytes, entry.length_bytes)
-        self._finish_slices(opened, parcel)
 
-    def _finish_slices(self, opened: Opened, parcel: Parcel) -> None:
-        if all(entry.is_whole for entry in parcel.entries):
-            return
-        with self.archive.database.transaction() as tx:
-            transfer = self._transfer(tx, opened)
-            for instance in arrivals.slices_complete(tx, transfer, parcel):
-                if self.archive.blobs.has(instance.sha256):
-                    continue
-                place = self.archive.spool.assembled(f"{parcel.head.transfer_key}-{instance.sha256}")
-                try:
-                    self.archive.blobs.adopt_verified(place, instance.sha256)
-                except IntegrityError:
-                    arrivals.forget_slices(tx, transfer, instance.sha256)
+    def _finish_slices(self, tx: Transaction, transfer: TransferRow, parcel: Parcel) -> None:
+        """Bring instances whose last slice is here into the blob store.
+
+        In the transaction that takes the parcel, the transfer locked: of two workers with the last two slices one must
+        see the other's. Slices that do not add up are asked for again, all but those of this parcel.
+        """
+        for instance in arrivals.slices_complete(tx, transfer, parcel):
+            place = self.archive.spool.assembled(f"{parcel.head.transfer_key}-{instance.sha256}")
+            if self.archive.blobs.has(instance.sha256):
+                place.unlink(missing_ok=True)
+                continue
+            try:
+                self.archive.blobs.adopt_verified(place, instance.sha256)
+            except IntegrityError:
+                arrivals.forget_slices(tx, transfer, instance.sha256)
 
     def _note_bounce(self, mail: CollectedMail, outer: dict[str, Any]) -> None:
         """Show a person that a relay could not deliver; receipts decide what is sent again, not an unsigned bounce."""
@@ -207,3 +213,4 @@ class OpenMail:
             state = "ignored" if isinstance(error, NotOursError) else "quarantined"
             if collected.note_done(tx, mail.collected_id, state):
                 quarantine.put(tx, self.archive.spool, file, error, source="mail", origin=mail.relay, now=now)
+        self.archive.spool.discard(mail.mail_file)

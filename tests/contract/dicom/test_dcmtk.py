@@ -22,8 +22,12 @@ from raypost.errors import RefusedError, UnreachableError
 pytestmark = pytest.mark.interop
 
 LAYOUTS = {
-    "12-in-16": {}, "16-bit signed": {"stored": 16, "signed": True}, "12-in-16 signed": {"signed": True},
-    "16-bit": {"stored": 16}, "8-bit": {"allocated": 8, "stored": 8}, "7-in-8": {"allocated": 8, "stored": 7},
+    "12-in-16": {},
+    "16-bit signed": {"stored": 16, "signed": True},
+    "12-in-16 signed": {"signed": True},
+    "16-bit": {"stored": 16},
+    "8-bit": {"allocated": 8, "stored": 8},
+    "7-in-8": {"allocated": 8, "stored": 7},
     "odd": {"pixels": smooth(45, 45, frames=3, bits=8), "allocated": 8, "stored": 8},
     "frames": {"pixels": smooth(40, 40, frames=4)},
     "RGB": {"pixels": smooth(40, 50, 3, bits=8), "allocated": 8, "stored": 8},
@@ -58,7 +62,8 @@ def storescp(folder: pathlib.Path, *options: str):
     port = free_port()
     process = subprocess.Popen(
         ["storescp", *options, "-od", str(folder), "-aet", "PACS", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         until_listening(port, process)
@@ -92,8 +97,9 @@ def items_of(folder: pathlib.Path, files: dict[str, bytes]) -> list[StoreItem]:
     for name, raw in files.items():
         (folder / name).write_bytes(raw)
         one = pydicom.dcmread(io.BytesIO(raw), stop_before_pixels=True)
-        found.append(StoreItem(
-            folder / name, one.SOPClassUID, one.SOPInstanceUID, str(one.file_meta.TransferSyntaxUID)))
+        found.append(
+            StoreItem(folder / name, one.SOPClassUID, one.SOPInstanceUID, str(one.file_meta.TransferSyntaxUID))
+        )
     return found
 
 
@@ -137,15 +143,22 @@ def test_jpeg_ls_of_dcmtk_is_decoded_or_said_to_be_not(tmp_path, layout, options
 def test_echoscu_and_rejections(site):
     run("echoscu", "-aet", "STORESCU", "-aec", "RAYPOST", "127.0.0.1", site.port)
     assert "Called AE Title Not Recognized" in run(
-        "echoscu", "-aet", "STORESCU", "-aec", "OTHER", "127.0.0.1", site.port, check=False)
+        "echoscu", "-aet", "STORESCU", "-aec", "OTHER", "127.0.0.1", site.port, check=False
+    )
     assert "Calling AE Title Not Recognized" in run(
-        "echoscu", "-aet", "NOBODY", "-aec", "RAYPOST", "127.0.0.1", site.port, check=False)
+        "echoscu", "-aet", "NOBODY", "-aec", "RAYPOST", "127.0.0.1", site.port, check=False
+    )
 
 
-@pytest.mark.parametrize("program", [
-    ["dcmsend", "-aec", "RAYPOST", "--max-send-pdu", "131072"], ["dcmsend", "-aec", "RAYPOST", "-d"],
-    ["storescu", "-aec", "RAYPOST", "-xi"], ["storescu", "-aec", "RAYPOST", "--max-pdu", "4096"],
-])
+@pytest.mark.parametrize(
+    "program",
+    [
+        ["dcmsend", "-aec", "RAYPOST", "--max-send-pdu", "131072"],
+        ["dcmsend", "-aec", "RAYPOST", "-d"],
+        ["storescu", "-aec", "RAYPOST", "-xi"],
+        ["storescu", "-aec", "RAYPOST", "--max-pdu", "4096"],
+    ],
+)
 def test_dcmtk_sends_to_us(site, tmp_path, program):
     files = {f"{k}.dcm": make(instance=f"2.25.{k}", pixels=smooth(64, 64, seed=k)) for k in range(1, 9)}
     items = items_of(tmp_path / "in", files)
@@ -168,9 +181,15 @@ def test_echo_to_storescp(tmp_path):
         echo(node)
 
 
-@pytest.mark.parametrize(("options", "syntax"), [
-    (["+xi"], IMPLICIT), (["+x="], EXPLICIT), (["+xa"], JPEG_LS), (["+xt"], JPEG_LS),
-])
+@pytest.mark.parametrize(
+    ("options", "syntax"),
+    [
+        (["+xi"], IMPLICIT),
+        (["+x="], EXPLICIT),
+        (["+xa"], JPEG_LS),
+        (["+xt"], JPEG_LS),
+    ],
+)
 def test_storescp_gets_what_it_accepts(tmp_path, convert, options, syntax):
     folder = tmp_path / "out"
     folder.mkdir()
@@ -197,14 +216,22 @@ def test_peer_that_aborts(tmp_path, convert):
 def test_orthanc_takes_our_jpeg_ls_and_sends_it_back(tmp_path, convert, site):
     port = free_port()
     settings = {
-        "StorageDirectory": str(tmp_path / "db"), "IndexDirectory": str(tmp_path / "db"), "DicomPort": port,
-        "HttpServerEnabled": False, "DicomAet": "ORTHANC", "DicomCheckCalledAet": True, "Plugins": [],
-        "DicomAlwaysAllowStore": True, "DicomAlwaysAllowEcho": True, "DicomAlwaysAllowGet": True,
+        "StorageDirectory": str(tmp_path / "db"),
+        "IndexDirectory": str(tmp_path / "db"),
+        "DicomPort": port,
+        "HttpServerEnabled": False,
+        "DicomAet": "ORTHANC",
+        "DicomCheckCalledAet": True,
+        "Plugins": [],
+        "DicomAlwaysAllowStore": True,
+        "DicomAlwaysAllowEcho": True,
+        "DicomAlwaysAllowGet": True,
         "ExecuteLuaEnabled": False,
     }
     (tmp_path / "orthanc.json").write_text(json.dumps(settings))
     process = subprocess.Popen(
-        ["Orthanc", str(tmp_path / "orthanc.json")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        ["Orthanc", str(tmp_path / "orthanc.json")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     raw = make()
     try:
         until_listening(port, process)
@@ -213,8 +240,21 @@ def test_orthanc_takes_our_jpeg_ls_and_sends_it_back(tmp_path, convert, site):
         results = list(store(node, items_of(tmp_path / "in", {"a": compressed(raw)}), convert))
         assert [(result.dimse_status, result.transfer_syntax_uid) for result in results] == [(0, JPEG_LS)]
         (tmp_path / "got").mkdir()
-        run("getscu", "-S", "-aec", "ORTHANC", "+xt", "-od", tmp_path / "got", "-k", "QueryRetrieveLevel=STUDY",
-            "-k", "StudyInstanceUID=2.25.2", "127.0.0.1", port)
+        run(
+            "getscu",
+            "-S",
+            "-aec",
+            "ORTHANC",
+            "+xt",
+            "-od",
+            tmp_path / "got",
+            "-k",
+            "QueryRetrieveLevel=STUDY",
+            "-k",
+            "StudyInstanceUID=2.25.2",
+            "127.0.0.1",
+            port,
+        )
         (path,) = (tmp_path / "got").iterdir()
         back = path.read_bytes()
         assert frame_digests(read_file(back)) == frame_digests(read_file(raw))

@@ -29,9 +29,14 @@ class PlainGpg:
 
     def run(self, *arguments: str, data: bytes = b"") -> bytes:
         """Run gpg."""
-        return subprocess.run(["gpg", "--homedir", self.home, "--batch", "--yes", "--quiet", *UNLOCKED, *arguments],
-                              input=data, capture_output=True, env={**os.environ, "LC_ALL": "C"}, timeout=60,
-                              check=True).stdout
+        return subprocess.run(
+            ["gpg", "--homedir", self.home, "--batch", "--yes", "--quiet", *UNLOCKED, *arguments],
+            input=data,
+            capture_output=True,
+            env={**os.environ, "LC_ALL": "C"},
+            timeout=60,
+            check=True,
+        ).stdout
 
 
 class Sequoia:
@@ -100,18 +105,35 @@ def test_plain_gpg_reads_ours(ring, partner, tmp_path):
     assert partner.run("--decrypt", data=sealed(ring, tmp_path, partner.fingerprint)) == CONTENT
 
 
-@pytest.mark.parametrize("options", [(), ("--armor",), ("--compress-algo", "zip"), ("--compress-algo", "bzip2"),
-                                     ("--compress-algo", "zlib", "--armor")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--armor",),
+        ("--compress-algo", "zip"),
+        ("--compress-algo", "bzip2"),
+        ("--compress-algo", "zlib", "--armor"),
+    ],
+)
 @pytest.mark.parametrize("recipient", ["--recipient", "--hidden-recipient"])
 def test_we_read_plain_gpg(ring, partner, tmp_path, options, recipient):
-    message = partner.run("--trust-model", "always", *options, recipient, ring.fingerprint, "--sign", "--encrypt",
-                          data=CONTENT)
+    message = partner.run(
+        "--trust-model", "always", *options, recipient, ring.fingerprint, "--sign", "--encrypt", data=CONTENT
+    )
     assert opened(ring, tmp_path, message, partner.fingerprint) == CONTENT
 
 
 def test_text_mode_comes_with_the_line_ends_of_this_machine(ring, partner, tmp_path):
-    message = partner.run("--trust-model", "always", "--textmode", "--recipient", ring.fingerprint, "--sign",
-                          "--encrypt", data=b"line\r\n" * 20_000)
+    message = partner.run(
+        "--trust-model",
+        "always",
+        "--textmode",
+        "--recipient",
+        ring.fingerprint,
+        "--sign",
+        "--encrypt",
+        data=b"line\r\n" * 20_000,
+    )
     assert opened(ring, tmp_path, message, partner.fingerprint) == b"line\n" * 20_000
 
 

@@ -29,8 +29,21 @@ def smooth(rows, columns, samples=1, frames=1, bits=12, signed=False, seed=0):
     return found
 
 
-def make(pixels=None, *, allocated=16, stored=12, signed=False, photometric=None, planar=None, syntax=EXPLICIT,
-         data=None, sequences=True, study="2.25.2", instance="2.25.1", **attributes):
+def make(
+    pixels=None,
+    *,
+    allocated=16,
+    stored=12,
+    signed=False,
+    photometric=None,
+    planar=None,
+    syntax=EXPLICIT,
+    data=None,
+    sequences=True,
+    study="2.25.2",
+    instance="2.25.1",
+    **attributes,
+):
     """Return a Part 10 file; `pixels` has the shape (frames, rows, columns, samples), `data` replaces the value."""
     pixels = smooth(48, 64, bits=stored, signed=signed) if pixels is None else pixels
     frames, rows, columns, samples = pixels.shape

@@ -37,8 +37,7 @@ def implicit_element(number: int, value: bytes, length: int | None = None) -> by
 
 
 def test_digest_does_not_see_how_a_sequence_is_written():
-    forms = [sequence(0x00081140, item(NAME, a) + item(b"", b), c)
-             for a in (0, 1) for b in (0, 1) for c in (0, 1)]
+    forms = [sequence(0x00081140, item(NAME, a) + item(b"", b), c) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
     assert len({explicit(one).digest for one in forms}) == 1
 
 
@@ -52,8 +51,10 @@ def test_digest_does_not_see_vr_encoding_padding_group_length_and_order():
         element(0x00100010, b"UN", b"A^B ") + element(0x00100020, b"UN", b"P1"),
     ]
     assert {explicit(one).digest for one in same} == {explicit(plain).digest}
-    assert read_data_set(implicit_element(0x00100010, b"A^B ") + implicit_element(0x00100020, b"P1"),
-                         implicit=True).digest == explicit(plain).digest
+    assert (
+        read_data_set(implicit_element(0x00100010, b"A^B ") + implicit_element(0x00100020, b"P1"), implicit=True).digest
+        == explicit(plain).digest
+    )
 
 
 def test_private_sequence_is_the_same_with_vr_without_and_as_un():
@@ -64,7 +65,8 @@ def test_private_sequence_is_the_same_with_vr_without_and_as_un():
         explicit(sequence(0x00091001, item(inner, True), True, b"UN")),
         read_data_set(implicit_element(0x00091001, item(inner, False)), implicit=True),
         read_data_set(
-            implicit_element(0x00091001, item(inner, True) + SEQUENCE_END + NO_LENGTH, 0xFFFFFFFF), implicit=True),
+            implicit_element(0x00091001, item(inner, True) + SEQUENCE_END + NO_LENGTH, 0xFFFFFFFF), implicit=True
+        ),
     ]
     assert len({one.digest for one in forms}) == 1
 
@@ -75,17 +77,22 @@ def test_empty_private_sequence_is_the_same_without_vr():
     assert explicit(sequence(0x00091001, item(b"", False), False)).digest != forms[0]
 
 
-@pytest.mark.parametrize(("one", "other"), [
-    (NAME, element(0x00100010, b"PN", b"A^C ")),
-    (NAME, element(0x00100020, b"LO", b"A^B ")),
-    (element(0x00280011, b"US", b"\0\0"), element(0x00280011, b"US", b"")),
-    (element(0x00280011, b"US", b"\1\0"), element(0x00280011, b"US", b"\1\x20")),
-    (sequence(0x00081140, item(NAME, 0), 0), sequence(0x00081140, item(NAME, 0) + item(b"", 0), 0)),
-    (sequence(0x00081140, item(NAME + element(0x00100020, b"LO", b"P1"), 0), 0),
-     sequence(0x00081140, item(NAME, 0) + item(element(0x00100020, b"LO", b"P1"), 0), 0)),
-    (element(0x00091001, b"OB", b"\0\0"), element(0x00091001, b"OB", b"\0\0\0\0")),
-    (NAME, b""),
-])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (NAME, element(0x00100010, b"PN", b"A^C ")),
+        (NAME, element(0x00100020, b"LO", b"A^B ")),
+        (element(0x00280011, b"US", b"\0\0"), element(0x00280011, b"US", b"")),
+        (element(0x00280011, b"US", b"\1\0"), element(0x00280011, b"US", b"\1\x20")),
+        (sequence(0x00081140, item(NAME, 0), 0), sequence(0x00081140, item(NAME, 0) + item(b"", 0), 0)),
+        (
+            sequence(0x00081140, item(NAME + element(0x00100020, b"LO", b"P1"), 0), 0),
+            sequence(0x00081140, item(NAME, 0) + item(element(0x00100020, b"LO", b"P1"), 0), 0),
+        ),
+        (element(0x00091001, b"OB", b"\0\0"), element(0x00091001, b"OB", b"\0\0\0\0")),
+        (NAME, b""),
+    ],
+)
 def test_digest_sees_what_differs(one, other):
     assert explicit(one).digest != explicit(other).digest
 
@@ -93,21 +100,34 @@ def test_digest_sees_what_differs(one, other):
 def test_big_endian_numbers_are_the_same_numbers():
     little = element(0x00280010, b"US", b"\2\1") + element(0x00189073, b"FD", bytes(range(8)))
     big = b"\x00\x28\x00\x10US\x00\x02\1\2" + b"\x00\x18\x90\x73FD\x00\x08" + bytes(reversed(range(8)))
-    assert explicit(element(0x00189073, b"FD", bytes(range(8))) + element(0x00280010, b"US", b"\2\1")).digest == \
-        explicit(little).digest == read_data_set(big, implicit=False, little_endian=False).digest
+    assert (
+        explicit(element(0x00189073, b"FD", bytes(range(8))) + element(0x00280010, b"US", b"\2\1")).digest
+        == explicit(little).digest
+        == read_data_set(big, implicit=False, little_endian=False).digest
+    )
 
 
-@pytest.mark.parametrize("raw", [
-    NAME[:7], NAME[:-1], element(0x00100010, b"PN", b"A^B ", 400), element(0x00091001, b"OB", b"1234", 0xFFFFFFF0),
-    element(0x00100010, b"UT", b"")[:10], b"\x10\0\x10\0\0\0\0\0", NAME + b"\1",
-    sequence(0x00081140, NAME, False), sequence(0x00081140, ITEM + struct.pack("<I", 400) + NAME, False),
-    element(0x00081140, b"SQ", item(NAME, True), 0xFFFFFFFF),
-    element(0x00081140, b"SQ", ITEM + OPEN + NAME, 0xFFFFFFFF),
-    element(0x00081140, b"SQ", ITEM + struct.pack("<I", len(NAME) - 2) + NAME),
-    element(0x7FE00010, b"OB", ITEM + struct.pack("<I", 10) + b"12", 0xFFFFFFFF),
-    element(0x7FE00010, b"OB", ITEM + OPEN + b"12", 0xFFFFFFFF),
-    element(0x7FE00010, b"OB", ITEM + NO_LENGTH, 0xFFFFFFFF), element(0x7FE00010, b"OB", NAME, 0xFFFFFFFF),
-])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        NAME[:7],
+        NAME[:-1],
+        element(0x00100010, b"PN", b"A^B ", 400),
+        element(0x00091001, b"OB", b"1234", 0xFFFFFFF0),
+        element(0x00100010, b"UT", b"")[:10],
+        b"\x10\0\x10\0\0\0\0\0",
+        NAME + b"\1",
+        sequence(0x00081140, NAME, False),
+        sequence(0x00081140, ITEM + struct.pack("<I", 400) + NAME, False),
+        element(0x00081140, b"SQ", item(NAME, True), 0xFFFFFFFF),
+        element(0x00081140, b"SQ", ITEM + OPEN + NAME, 0xFFFFFFFF),
+        element(0x00081140, b"SQ", ITEM + struct.pack("<I", len(NAME) - 2) + NAME),
+        element(0x7FE00010, b"OB", ITEM + struct.pack("<I", 10) + b"12", 0xFFFFFFFF),
+        element(0x7FE00010, b"OB", ITEM + OPEN + b"12", 0xFFFFFFFF),
+        element(0x7FE00010, b"OB", ITEM + NO_LENGTH, 0xFFFFFFFF),
+        element(0x7FE00010, b"OB", NAME, 0xFFFFFFFF),
+    ],
+)
 def test_what_is_truncated_or_damaged_is_refused(raw):
     with pytest.raises(BadInputError):
         explicit(raw)

@@ -62,13 +62,19 @@ def test_file_to_be_kept_is_compressed_and_its_facts_are_of_it():
     assert again.pixel_sha256 == found.pixel_sha256
 
 
-@pytest.mark.parametrize("layout", [
-    {}, {"stored": 16, "signed": True}, {"signed": True},
-    {"pixels": smooth(45, 45, frames=3, bits=8), "allocated": 8, "stored": 8},
-    {"pixels": smooth(40, 50, 3, bits=8), "allocated": 8, "stored": 8},
-    {"pixels": smooth(40, 50, 3, 2, bits=8), "allocated": 8, "stored": 8, "planar": 1},
-    {"pixels": smooth(127, 129, bits=8), "allocated": 8, "stored": 8},
-], ids=str)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"stored": 16, "signed": True},
+        {"signed": True},
+        {"pixels": smooth(45, 45, frames=3, bits=8), "allocated": 8, "stored": 8},
+        {"pixels": smooth(40, 50, 3, bits=8), "allocated": 8, "stored": 8},
+        {"pixels": smooth(40, 50, 3, 2, bits=8), "allocated": 8, "stored": 8, "planar": 1},
+        {"pixels": smooth(127, 129, bits=8), "allocated": 8, "stored": 8},
+    ],
+    ids=str,
+)
 def test_content_hash_is_the_same_in_every_transfer_syntax(layout):
     forms = {syntax: make(**layout, syntax=syntax) for syntax in (IMPLICIT, EXPLICIT, DEFLATED)}
     if layout.get("allocated") != 8:
@@ -80,10 +86,17 @@ def test_content_hash_is_the_same_in_every_transfer_syntax(layout):
     assert len({one.transfer_syntax_uid for one in found}) >= 4
 
 
-@pytest.mark.parametrize("other", [
-    {"PatientID": "P2"}, {"pixels": smooth(48, 64, seed=1)}, {"Rows": 64, "Columns": 48}, {"instance": "2.25.8"},
-    {"sequences": False}, {"signed": True, "pixels": smooth(48, 64, bits=11)},
-])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"PatientID": "P2"},
+        {"pixels": smooth(48, 64, seed=1)},
+        {"Rows": 64, "Columns": 48},
+        {"instance": "2.25.8"},
+        {"sequences": False},
+        {"signed": True, "pixels": smooth(48, 64, bits=11)},
+    ],
+)
 def test_content_hash_sees_another_instance(other):
     assert facts(make(**other)).content_sha256 != facts(make()).content_sha256
 
@@ -93,14 +106,18 @@ def test_same_pixels_other_patient():
     assert one.pixel_sha256 == other.pixel_sha256 and one.content_sha256 != other.content_sha256
 
 
-@pytest.mark.parametrize(("raw", "reason"), [
-    (make(syntax=BIG_ENDIAN), "transfer syntax Explicit VR Big Endian"),
-    (make(syntax=DEFLATED), "transfer syntax Deflated Explicit VR Little Endian"),
-    (make(data=bytes(100)), "Pixel Data cannot be decoded: Pixel Data has 100 bytes, expected 6144"),
-    (make(HighBit=12), "bits 16/12/12"),
-    (encapsulated([b"\xff\xd8\xff\xe0jpeg"], JPEG_BASELINE), "transfer syntax JPEG Baseline"),
-    (encapsulated([b"no codestream"], JPEG_2000), "Pixel Data cannot be decoded: no JPEG 2000 codestream"),
-], ids=str)
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (make(syntax=BIG_ENDIAN), "transfer syntax Explicit VR Big Endian"),
+        (make(syntax=DEFLATED), "transfer syntax Deflated Explicit VR Little Endian"),
+        (make(data=bytes(100)), "Pixel Data cannot be decoded: Pixel Data has 100 bytes, expected 6144"),
+        (make(HighBit=12), "bits 16/12/12"),
+        (encapsulated([b"\xff\xd8\xff\xe0jpeg"], JPEG_BASELINE), "transfer syntax JPEG Baseline"),
+        (encapsulated([b"no codestream"], JPEG_2000), "Pixel Data cannot be decoded: no JPEG 2000 codestream"),
+    ],
+    ids=str,
+)
 def test_what_cannot_be_compressed_is_kept_as_it_came(raw, reason):
     found, kept = intake(raw)
     assert kept == raw
@@ -147,12 +164,23 @@ def replaced(raw: bytes, old: bytes, new: bytes) -> bytes:
     return raw.replace(old, new)
 
 
-@pytest.mark.parametrize("raw", [
-    b"", b"no DICOM", make()[:-10], make()[:400], make()[132:],
-    make(instance="2.25.01"), make(study="../../x "), make(study="2.25.2\\2.25.3"), make(study=""),
-    replaced(make(), b"\x08\0\x18\0UI\6\0002.25.1", b"\x08\0\x18\0UI\6\0002.25.7"),
-    make()[:132] + make(syntax=IMPLICIT)[132:].replace(b"1.2.840.10008.1.2\0", b"1.2.840.10008.1.2.1\0", 1),
-], ids=range(11))
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"no DICOM",
+        make()[:-10],
+        make()[:400],
+        make()[132:],
+        make(instance="2.25.01"),
+        make(study="../../x "),
+        make(study="2.25.2\\2.25.3"),
+        make(study=""),
+        replaced(make(), b"\x08\0\x18\0UI\6\0002.25.1", b"\x08\0\x18\0UI\6\0002.25.7"),
+        make()[:132] + make(syntax=IMPLICIT)[132:].replace(b"1.2.840.10008.1.2\0", b"1.2.840.10008.1.2.1\0", 1),
+    ],
+    ids=range(11),
+)
 def test_what_is_not_dicom_truncated_or_misnamed_is_refused(raw):
     for compress in (False, True):
         with pytest.raises(BadInputError) as caught:
@@ -160,15 +188,24 @@ def test_what_is_not_dicom_truncated_or_misnamed_is_refused(raw):
         assert "2.25" not in caught.value.what and "ller" not in caught.value.what
 
 
-@pytest.mark.parametrize(("declared", "name", "expected"), [
-    ("ISO_IR 192", "Z\u00fcrich^\u4e2d".encode(), "Z\u00fcrich^\u4e2d"),
-    ("ISO_IR 144", "\u041b\u044e\u043aceмбypг".encode("iso8859-5"), "\u041b\u044e\u043aceмбypг"),
-    ("ISO_IR 100", b"Buc^J\xe9r\xf4me", "Buc^J\u00e9r\u00f4me"),
-    ("\\ISO 2022 IR 87", b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B", "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce"),
-    ("GB18030", "\u738b^\u5c0f\u4e1c".encode("gb18030"), "\u738b^\u5c0f\u4e1c"),
-    ("NONSENSE", b"Buc^J\xe9r", None), ("ISO_IR 192", b"Buc^\xff\xfe", None), ("", b"Buc^J\xe9r", None),
-    ("ISO 2022 IR 6\\ISO 2022 IR 999", b"A^\x1b%zB", None),
-])
+@pytest.mark.parametrize(
+    ("declared", "name", "expected"),
+    [
+        ("ISO_IR 192", "Z\u00fcrich^\u4e2d".encode(), "Z\u00fcrich^\u4e2d"),
+        ("ISO_IR 144", "\u041b\u044e\u043aceмбypг".encode("iso8859-5"), "\u041b\u044e\u043aceмбypг"),
+        ("ISO_IR 100", b"Buc^J\xe9r\xf4me", "Buc^J\u00e9r\u00f4me"),
+        (
+            "\\ISO 2022 IR 87",
+            b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B",
+            "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce",
+        ),
+        ("GB18030", "\u738b^\u5c0f\u4e1c".encode("gb18030"), "\u738b^\u5c0f\u4e1c"),
+        ("NONSENSE", b"Buc^J\xe9r", None),
+        ("ISO_IR 192", b"Buc^\xff\xfe", None),
+        ("", b"Buc^J\xe9r", None),
+        ("ISO 2022 IR 6\\ISO 2022 IR 999", b"A^\x1b%zB", None),
+    ],
+)
 def test_character_sets_are_followed_and_wrong_ones_tolerated(declared, name, expected):
     raw = make()
     name += b" " * (len(name) & 1)
@@ -184,9 +221,13 @@ def test_character_sets_are_followed_and_wrong_ones_tolerated(declared, name, ex
     assert kept.content_sha256 == found.content_sha256
 
 
-@pytest.mark.parametrize(("keyword", "value", "name", "expected"), [
-    ("InstanceNumber", "12 ", "instance_number", 12), ("SliceThickness", "-0.5", "slice_thickness_mm", -0.5),
-])
+@pytest.mark.parametrize(
+    ("keyword", "value", "name", "expected"),
+    [
+        ("InstanceNumber", "12 ", "instance_number", 12),
+        ("SliceThickness", "-0.5", "slice_thickness_mm", -0.5),
+    ],
+)
 def test_numbers(keyword, value, name, expected):
     assert getattr(facts(make(**{keyword: value})), name) == expected
 
@@ -220,12 +261,20 @@ def source(tmp_path):
     return put
 
 
-@pytest.mark.parametrize("raw", [
-    make(), make(syntax=IMPLICIT),
-    make(pixels=smooth(40, 50, 3, 2, bits=8), allocated=8, stored=8, planar=1, syntax=IMPLICIT),
-    make(HighBit=12), make(syntax=DEFLATED), make(syntax=BIG_ENDIAN), make(data=bytes(100)),
-    encapsulated([b"no codestream"], JPEG_2000),
-], ids=range(8))
+@pytest.mark.parametrize(
+    "raw",
+    [
+        make(),
+        make(syntax=IMPLICIT),
+        make(pixels=smooth(40, 50, 3, 2, bits=8), allocated=8, stored=8, planar=1, syntax=IMPLICIT),
+        make(HighBit=12),
+        make(syntax=DEFLATED),
+        make(syntax=BIG_ENDIAN),
+        make(data=bytes(100)),
+        encapsulated([b"no codestream"], JPEG_2000),
+    ],
+    ids=range(8),
+)
 def test_sandbox_gives_the_same_as_a_call(pool, source, tmp_path, raw):
     found = pool.run(jobs.EXAMINE, source(raw), tmp_path / "kept", {"compress": True})
     expected, kept = intake(raw)
@@ -233,9 +282,15 @@ def test_sandbox_gives_the_same_as_a_call(pool, source, tmp_path, raw):
     assert (tmp_path / "kept").read_bytes() == kept
 
 
-@pytest.mark.parametrize(("declared", "codec"), [
-    ("ISO_IR 192", "utf-8"), ("GB18030", "gb18030"), ("ISO_IR 144", "iso8859-5"), ("ISO_IR 127", "iso8859-6"),
-])
+@pytest.mark.parametrize(
+    ("declared", "codec"),
+    [
+        ("ISO_IR 192", "utf-8"),
+        ("GB18030", "gb18030"),
+        ("ISO_IR 144", "iso8859-5"),
+        ("ISO_IR 127", "iso8859-6"),
+    ],
+)
 def test_sandbox_has_loaded_its_character_sets(pool, source, declared, codec):
     name = {"gb18030": "\u738b^\u5c0f\u4e1c", "utf-8": "\u738b", "iso8859-5": "\u041b", "iso8859-6": "\u0642"}[codec]
     value, text = declared.encode(), name.encode(codec)

@@ -30,20 +30,27 @@ def implicit(number: int, value: bytes) -> bytes:
     return struct.pack("<HHI", number >> 16, number & 0xFFFF, len(value)) + value
 
 
-PLAIN = st.sampled_from([
-    element(0x00080005, b"CS", b"ISO_IR 100"), element(0x00100010, b"PN", b"M\xfcller"),
-    element(0x00280010, b"US", b"\0\1"),
-    element(0x00091002, b"OB", b"\0\1\2\3"), element(0x00091003, b"UN", b"abcd"), element(0x00091004, b"UT", b""),
-    sequence(0x00091005, item(implicit(0x00091006, b"ab"), True) + item(b"", False), True, b"UN"),
-    sequence(0x00091007, item(implicit(0x00091006, b"ab"), False), False, b"UN"),
-])
+PLAIN = st.sampled_from(
+    [
+        element(0x00080005, b"CS", b"ISO_IR 100"),
+        element(0x00100010, b"PN", b"M\xfcller"),
+        element(0x00280010, b"US", b"\0\1"),
+        element(0x00091002, b"OB", b"\0\1\2\3"),
+        element(0x00091003, b"UN", b"abcd"),
+        element(0x00091004, b"UT", b""),
+        sequence(0x00091005, item(implicit(0x00091006, b"ab"), True) + item(b"", False), True, b"UN"),
+        sequence(0x00091007, item(implicit(0x00091006, b"ab"), False), False, b"UN"),
+    ]
+)
 
 
 def nested(inner):
     items = st.lists(st.tuples(st.lists(inner, max_size=3), st.booleans()), max_size=3)
     return st.builds(
         lambda number, items, is_open: sequence(number, b"".join(item(b"".join(i), o) for i, o in items), is_open),
-        st.sampled_from([0x00081140, 0x00091001, 0x00400275]), items, st.booleans(),
+        st.sampled_from([0x00081140, 0x00091001, 0x00400275]),
+        items,
+        st.booleans(),
     )
 
 
@@ -67,9 +74,14 @@ def test_pydicom_reads_it():
     assert found == expected
 
 
-@pytest.mark.parametrize("name", [
-    "\u738b^\u5c0f\u4e1c".encode("gb18030"), b"\xff\xfe\xfd^\x80 ", b"\x1b$)C\xb1\xe8\xc8\xf1 ",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\u738b^\u5c0f\u4e1c".encode("gb18030"),
+        b"\xff\xfe\xfd^\x80 ",
+        b"\x1b$)C\xb1\xe8\xc8\xf1 ",
+    ],
+)
 def test_text_in_a_wrongly_declared_character_set_is_not_touched(name):
     name += b" " * (len(name) & 1)
     raw = make()

@@ -36,7 +36,8 @@ class Site:
         self._receive = receive or (lambda received: 0)
         options = {"calling_ae_titles": ANYBODY, "called_ae_titles": lambda: frozenset({"RAYPOST"}), **options}
         self.scp = StorageSCP(
-            StorageSCPOptions(spool=spool, **options), self._take, self.ends.append, self.refusals.append)
+            StorageSCPOptions(spool=spool, **options), self._take, self.ends.append, self.refusals.append
+        )
         self.port = self.scp.start()
 
     def _take(self, received: Received) -> int:
@@ -44,8 +45,15 @@ class Site:
         return self._receive(received)
 
     def node(self, **changes) -> DicomNode:
-        values = {"name": "site", "ae_title": "RAYPOST", "host": "127.0.0.1", "port": self.port,
-                  "calling_ae_title": "SENDER", "answer_timeout_s": 20, **changes}
+        values = {
+            "name": "site",
+            "ae_title": "RAYPOST",
+            "host": "127.0.0.1",
+            "port": self.port,
+            "calling_ae_title": "SENDER",
+            "answer_timeout_s": 20,
+            **changes,
+        }
         return DicomNode(**values)
 
 
@@ -92,14 +100,16 @@ def test_echo(site):
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, JPEG_LS, JPEG_BASELINE])
 def test_instance_arrives_as_a_file_with_the_same_data_set(site, tmp_path, syntax):
     raw = {
-        EXPLICIT: make(), IMPLICIT: make(syntax=IMPLICIT), JPEG_LS: try_compress(make()).data,
+        EXPLICIT: make(),
+        IMPLICIT: make(syntax=IMPLICIT),
+        JPEG_LS: try_compress(make()).data,
         JPEG_BASELINE: encapsulated([b"jpeg"], JPEG_BASELINE),
     }[syntax]
     one = site()
     results = list(store(one.node(), [put(tmp_path, raw, syntax)], never))
     assert [(one.dimse_status, one.transfer_syntax_uid, one.is_stored) for one in results] == [(0, syntax, True)]
     received, came = one.received[0]
-    assert came[came.index(b"\x08\0\x05\0"):] == raw[raw.index(b"\x08\0\x05\0"):]
+    assert came[came.index(b"\x08\0\x05\0") :] == raw[raw.index(b"\x08\0\x05\0") :]
     assert (received.sop_class_uid, received.sop_instance_uid, received.problem) == (CT_IMAGE, "2.25.1", "")
     assert (received.calling_ae_title, received.called_ae_title) == ("SENDER", "RAYPOST")
     assert received.peer_host == "127.0.0.1"
@@ -134,10 +144,13 @@ def test_exception_of_the_receiver_is_a_failure_and_the_association_goes_on(site
     assert len(one.ends) == 1
 
 
-@pytest.mark.parametrize(("changes", "reason"), [
-    ({"ae_title": "OTHER"}, "called AE title not known"),
-    ({"calling_ae_title": "STRANGER"}, "calling AE title not known"),
-])
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ae_title": "OTHER"}, "called AE title not known"),
+        ({"calling_ae_title": "STRANGER"}, "calling AE title not known"),
+    ],
+)
 def test_unknown_ae_titles_are_rejected_for_good(site, changes, reason):
     one = site()
     with pytest.raises(RefusedError) as caught:
@@ -345,8 +358,6 @@ class Conversation:
         return cs.parse_command(body[6:])
 
 
-
-
 def test_command_and_data_in_one_pdu_and_in_crumbs(site):
     one = site()
     command = cs.request(cs.C_STORE_RQ, 7, CT_IMAGE.encode(), STORE, has_data=True)
@@ -355,9 +366,9 @@ def test_command_and_data_in_one_pdu_and_in_crumbs(site):
         peer.pdu(4, b"".join(struct.pack(">IBB", len(raw) + 2, 1, flags) + raw for raw, flags in pieces))
         assert cs.command_number(peer.answer(), cs.MESSAGE_ID_RESPONDED_TO) == 7
         for at in range(len(command)):
-            peer.send_data(command[at:at + 1], 3 if at == len(command) - 1 else 1)
+            peer.send_data(command[at : at + 1], 3 if at == len(command) - 1 else 1)
         for at in range(8):
-            peer.send_data(b"12345678"[at:at + 1], 2 if at == 7 else 0)
+            peer.send_data(b"12345678"[at : at + 1], 2 if at == 7 else 0)
         assert cs.command_number(peer.answer(), cs.STATUS) == 0
     assert [came[-8:] for _, came in one.received] == [b"12345678"] * 2
 
@@ -367,29 +378,34 @@ def test_hostile_uids_get_an_answer_and_do_not_cost_the_association(site, hostil
     one = site()
     with Conversation(one) as peer:
         for instance, expected in ((hostile, 0xC000), (b"2.25.1", 0)):
-            peer.send_command(cs.request(
-                cs.C_STORE_RQ, 1, CT_IMAGE.encode(), {cs.AFFECTED_SOP_INSTANCE: instance}, has_data=True))
+            peer.send_command(
+                cs.request(cs.C_STORE_RQ, 1, CT_IMAGE.encode(), {cs.AFFECTED_SOP_INSTANCE: instance}, has_data=True)
+            )
             peer.send_data(b"12", 2)
             assert cs.command_number(peer.answer(), cs.STATUS) == expected
     assert [bool(received.problem) for received, _ in one.received] == [True, False]
     assert one.received[0][0].path.parent == one.spool
 
 
-@pytest.mark.parametrize("misbehave", [
-    lambda peer: peer.pdu(4, struct.pack(">IBB", 1000, 1, 3)),
-    lambda peer: peer.pdu(4, struct.pack(">IB", 1, 1)),
-    lambda peer: peer.send_data(b"x", 0),
-    lambda peer: peer.send_command(b"\0\0"),
-    lambda peer: peer.send_command(struct.pack("<HHI", 0, 0x100, 0xFFFFFFFF)),
-    lambda peer: peer.send_command(cs.request(cs.C_STORE_RQ, 1, b"1.2", STORE, has_data=True), 99),
-    lambda peer: peer.send_command(cs.request(0x0020, 1, b"1.2", {}, has_data=True)),
-    lambda peer: [peer.send_data(bytes(16000), 1) for _ in range(5)],
-    lambda peer: [peer.send_command(cs.request(cs.C_STORE_RQ, 1, b"1.2", STORE, has_data=True)) for _ in range(2)],
-    lambda peer: peer.pdu(1, bytes(100)),
-    lambda peer: peer.pdu(9, b""),
-    lambda peer: peer.pdu(5, bytes(100)),
-    lambda peer: peer.pdu(4, bytes(300_000)),
-], ids=range(13))
+@pytest.mark.parametrize(
+    "misbehave",
+    [
+        lambda peer: peer.pdu(4, struct.pack(">IBB", 1000, 1, 3)),
+        lambda peer: peer.pdu(4, struct.pack(">IB", 1, 1)),
+        lambda peer: peer.send_data(b"x", 0),
+        lambda peer: peer.send_command(b"\0\0"),
+        lambda peer: peer.send_command(struct.pack("<HHI", 0, 0x100, 0xFFFFFFFF)),
+        lambda peer: peer.send_command(cs.request(cs.C_STORE_RQ, 1, b"1.2", STORE, has_data=True), 99),
+        lambda peer: peer.send_command(cs.request(0x0020, 1, b"1.2", {}, has_data=True)),
+        lambda peer: [peer.send_data(bytes(16000), 1) for _ in range(5)],
+        lambda peer: [peer.send_command(cs.request(cs.C_STORE_RQ, 1, b"1.2", STORE, has_data=True)) for _ in range(2)],
+        lambda peer: peer.pdu(1, bytes(100)),
+        lambda peer: peer.pdu(9, b""),
+        lambda peer: peer.pdu(5, bytes(100)),
+        lambda peer: peer.pdu(4, bytes(300_000)),
+    ],
+    ids=range(13),
+)
 def test_whoever_breaks_the_protocol_is_aborted_and_others_are_served(site, misbehave):
     one = site()
     with Conversation(one) as peer:
@@ -410,7 +426,11 @@ def test_cancel_is_ignored_and_store_without_data_set_answered(site):
 
 def test_what_we_store():
     storage = [
-        "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.999", "1.3.12.2.1107.5.9.1", "1.2.840.10008.5.1.4.38.1"]
+        "1.2.840.10008.5.1.4.1.1.2",
+        "1.2.840.10008.5.1.4.1.1.999",
+        "1.3.12.2.1107.5.9.1",
+        "1.2.840.10008.5.1.4.38.1",
+    ]
     other = ["1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.31", "1.2.840.10008.1.20.1", "nonsense"]
     found = supported_contexts([*storage, *other, "1.2.840.10008.1.1"])
     assert [str(one.abstract_syntax) for one in found] == [*storage, "1.2.840.10008.1.1"]
@@ -475,6 +495,7 @@ def test_file_that_is_not_what_it_is_said_to_be(site, tmp_path):
 def scripted(*answers: bytes):
     """A peer that says these bytes, whatever it hears, and then hangs up."""
     with socket.create_server(("127.0.0.1", 0)) as server:
+
         def serve():
             with contextlib.suppress(OSError):
                 peer, _ = server.accept()
@@ -492,12 +513,18 @@ def scripted(*answers: bytes):
 REJECTED_FOR_NOW = struct.pack(">BBIBBBB", 3, 0, 4, 0, 2, 3, 2)
 
 
-@pytest.mark.parametrize(("answer", "text"), [
-    (b"", "closed"), (b"\2\0", "closed"), (struct.pack(">BBI", 2, 0, 0xFFFFFFF0), "longer than we announced"),
-    (struct.pack(">BBI", 2, 0, 74) + bytes(68) + b"\x99\0\0\4\1\0", "damaged"),
-    (struct.pack(">BBI", 7, 0, 4) + bytes(4), "ended"),
-    (REJECTED_FOR_NOW, "for now"), (struct.pack(">BBI", 3, 0, 1) + b"\0", "damaged"),
-])
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"", "closed"),
+        (b"\2\0", "closed"),
+        (struct.pack(">BBI", 2, 0, 0xFFFFFFF0), "longer than we announced"),
+        (struct.pack(">BBI", 2, 0, 74) + bytes(68) + b"\x99\0\0\4\1\0", "damaged"),
+        (struct.pack(">BBI", 7, 0, 4) + bytes(4), "ended"),
+        (REJECTED_FOR_NOW, "for now"),
+        (struct.pack(">BBI", 3, 0, 1) + b"\0", "damaged"),
+    ],
+)
 def test_what_a_peer_may_answer_to_us(answer, text):
     with scripted(answer) as node, pytest.raises(UnreachableError, match=text):
         echo(node)
@@ -520,14 +547,21 @@ def test_tls(site, tmp_path):
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True).sign(key, hashes.SHA256())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
     )
     (tmp_path / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (tmp_path / "key.pem").write_bytes(key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    (tmp_path / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
     client = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))

@@ -13,7 +13,7 @@ def test_meta_group_is_split_and_joined_without_loss():
     raw = make()
     meta = split_meta(raw)
     assert (meta.transfer_syntax_uid, meta.sop_instance_uid) == (EXPLICIT, "2.25.1")
-    assert join_meta(meta.elements, EXPLICIT) == raw[:meta.data_set_offset]
+    assert join_meta(meta.elements, EXPLICIT) == raw[: meta.data_set_offset]
 
 
 def test_transfer_syntax_is_changed_and_length_right():
@@ -46,12 +46,21 @@ def test_hostile_uid_does_not_get_into_the_file(hostile):
 HEAD = bytes(128) + b"DICM"
 
 
-@pytest.mark.parametrize("raw", [
-    b"", bytes(132), HEAD, HEAD + b"\2\0", HEAD + element(0x00020010, b"UI", b"1.2\0", 60),
-    HEAD + element(0x00020001, b"OB", b"\0\1", 0xFFFFFFFF), HEAD + b"\2\0\1\0OB\0\0",
-    HEAD + element(0x00020010, b"UI", b"nonsense"), HEAD + element(0x00020010, b"UI", b""),
-    HEAD + element(0x00020001, b"OB", bytes(70_000)) + element(0x00020010, b"UI", b"1.2\0"),
-])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        bytes(132),
+        HEAD,
+        HEAD + b"\2\0",
+        HEAD + element(0x00020010, b"UI", b"1.2\0", 60),
+        HEAD + element(0x00020001, b"OB", b"\0\1", 0xFFFFFFFF),
+        HEAD + b"\2\0\1\0OB\0\0",
+        HEAD + element(0x00020010, b"UI", b"nonsense"),
+        HEAD + element(0x00020010, b"UI", b""),
+        HEAD + element(0x00020001, b"OB", bytes(70_000)) + element(0x00020010, b"UI", b"1.2\0"),
+    ],
+)
 def test_broken_meta_group_is_refused(raw):
     with pytest.raises(BadInputError):
         split_meta(raw)

@@ -53,8 +53,16 @@ KEPT = {
     "pad byte not 0": ({"data": bytes(48 * 64 * 2) + b"\1\0"}, "Pixel Data has 6146 bytes, expected 6144"),
     "too short": ({"data": bytes(100)}, "Pixel Data has 100 bytes, expected 6144"),
     "no pixels at all": ({"data": b""}, "Pixel Data is empty or encapsulated"),
-    "YBR_FULL_422": ({"pixels": smooth(40, 50, 3, bits=8), "allocated": 8, "stored": 8, "photometric": "YBR_FULL_422",
-                      "data": bytes(4000)}, "3 samples YBR_FULL_422"),
+    "YBR_FULL_422": (
+        {
+            "pixels": smooth(40, 50, 3, bits=8),
+            "allocated": 8,
+            "stored": 8,
+            "photometric": "YBR_FULL_422",
+            "data": bytes(4000),
+        },
+        "3 samples YBR_FULL_422",
+    ),
     "16-bit RGB": ({"pixels": smooth(40, 50, 3)}, "3 samples of 16 bits"),
     "1 bit": ({"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}, "bits 1/1/0"),
     "32 bits": ({"allocated": 32, "stored": 32}, "bits 32/32/31"),
@@ -166,22 +174,45 @@ def test_an_encoder_that_errs_is_found_out(monkeypatch):
 
 
 def test_a_header_that_changes_is_found_out(monkeypatch):
-    monkeypatch.setattr(pixels_module, "other_elements", lambda file, element: (
-        bytes(file.body[:element.head]).replace(b"HEAD", b"FOOT"), file.body[element.end:]))
+    monkeypatch.setattr(
+        pixels_module,
+        "other_elements",
+        lambda file, element: (bytes(file.body[: element.head]).replace(b"HEAD", b"FOOT"), file.body[element.end :]),
+    )
     assert try_compress(make()) == Kept("written file: attributes differ")
 
 
-@pytest.mark.parametrize(("syntax", "encode"), [
-    (JPEG_LS, lambda a: imagecodecs.jpegls_encode(a)),
-    (JPEG_2000, lambda a: imagecodecs.jpeg2k_encode(a, level=0, codecformat="j2k", mct=False)),
-    (RLE, lambda a: pydicom.pixels.encoders.RLELosslessEncoder.encode(
-        a.tobytes(), rows=a.shape[0], columns=a.shape[1], samples_per_pixel=a.shape[2] if a.ndim == 3 else 1,
-        bits_allocated=a.itemsize * 8, bits_stored=a.itemsize * 8, pixel_representation=0, number_of_frames=1,
-        photometric_interpretation="RGB" if a.ndim == 3 else "MONOCHROME2", planar_configuration=0)),
-])
-@pytest.mark.parametrize(("samples", "bits", "frames", "parts"), [
-    (1, 16, 1, 1), (1, 8, 3, 1), (3, 8, 1, 1), (1, 16, 1, 3),
-])
+@pytest.mark.parametrize(
+    ("syntax", "encode"),
+    [
+        (JPEG_LS, lambda a: imagecodecs.jpegls_encode(a)),
+        (JPEG_2000, lambda a: imagecodecs.jpeg2k_encode(a, level=0, codecformat="j2k", mct=False)),
+        (
+            RLE,
+            lambda a: pydicom.pixels.encoders.RLELosslessEncoder.encode(
+                a.tobytes(),
+                rows=a.shape[0],
+                columns=a.shape[1],
+                samples_per_pixel=a.shape[2] if a.ndim == 3 else 1,
+                bits_allocated=a.itemsize * 8,
+                bits_stored=a.itemsize * 8,
+                pixel_representation=0,
+                number_of_frames=1,
+                photometric_interpretation="RGB" if a.ndim == 3 else "MONOCHROME2",
+                planar_configuration=0,
+            ),
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("samples", "bits", "frames", "parts"),
+    [
+        (1, 16, 1, 1),
+        (1, 8, 3, 1),
+        (3, 8, 1, 1),
+        (1, 16, 1, 3),
+    ],
+)
 def test_foreign_lossless_encodings_are_decoded(syntax, encode, samples, bits, frames, parts):
     pixels = smooth(40, 50, samples, frames, bits=bits)
     words = pixels.astype(f"u{bits // 8}")
@@ -219,9 +250,14 @@ def test_codestream_of_another_size_is_refused_before_decoding(syntax):
         frame_digests(read_file(encapsulated([bytes(stream)], syntax, stored=16)))
 
 
-@pytest.mark.parametrize("damage", [
-    lambda s: s[:len(s) // 2], lambda s: s[:60] + bytes(len(s) - 60), lambda s: b"\xff\xd8",
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda s: s[: len(s) // 2],
+        lambda s: s[:60] + bytes(len(s) - 60),
+        lambda s: b"\xff\xd8",
+    ],
+)
 def test_damaged_codestream_is_refused(damage):
     stream = imagecodecs.jpegls_encode(smooth(48, 64, bits=16)[0, ..., 0].astype("u2"))
     with pytest.raises(BadInputError):
@@ -240,8 +276,14 @@ def test_native_forms_of_other_native_files():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 20), st.integers(1, 20), st.integers(1, 3), st.integers(2, 16), st.booleans(), st.booleans(),
-    st.sampled_from([IMPLICIT, EXPLICIT]), st.integers(0, 2**32 - 1),
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.integers(1, 3),
+    st.integers(2, 16),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([IMPLICIT, EXPLICIT]),
+    st.integers(0, 2**32 - 1),
 )
 def test_any_small_image_comes_back_bit_for_bit(rows, columns, frames, bits, signed, colour, syntax, seed):
     colour = colour and bits <= 8 and not signed

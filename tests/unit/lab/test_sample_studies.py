@@ -49,7 +49,7 @@ def patch(dataset: pydicom.Dataset, x_mm: float, y_mm: float, radius_mm: float) 
     """Return the Hounsfield units within a circle."""
     spacing = float(dataset.PixelSpacing[0])
     middle = (dataset.Rows - 1) / 2
-    rows, columns = np.ogrid[:dataset.Rows, :dataset.Columns]
+    rows, columns = np.ogrid[: dataset.Rows, : dataset.Columns]
     near = np.hypot(columns - middle - x_mm / spacing, rows - middle - y_mm / spacing) < radius_mm / spacing
     return hounsfield(dataset)[near]
 
@@ -57,14 +57,18 @@ def patch(dataset: pydicom.Dataset, x_mm: float, y_mm: float, radius_mm: float) 
 def test_forty_instances_in_two_series(study):
     assert len(study) == SPEC.instance_count == 40
     assert [list(one.ImageType) for one in study[:2]] == [
-        ["ORIGINAL", "PRIMARY", "LOCALIZER"], ["ORIGINAL", "PRIMARY", "AXIAL"]]
+        ["ORIGINAL", "PRIMARY", "LOCALIZER"],
+        ["ORIGINAL", "PRIMARY", "AXIAL"],
+    ]
     assert [one.SeriesNumber for one in study] == [1] + [2] * 39
     assert len({one.SOPInstanceUID for one in study}) == 40
     assert len({one.SeriesInstanceUID for one in study}) == 2
     assert len({one.StudyInstanceUID for one in study}) == 1
     for one in study:
-        assert all(is_dicom_uid(str(one[name].value)) and str(one[name].value).startswith("2.25.") for name in (
-            "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"))
+        assert all(
+            is_dicom_uid(str(one[name].value)) and str(one[name].value).startswith("2.25.")
+            for name in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
+        )
 
 
 def test_pixels_are_twelve_bits_in_sixteen(study):
@@ -167,8 +171,9 @@ def test_the_same_seed_gives_the_same_bytes(files, tmp_path):
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in files[:3]]
 
 
-@pytest.mark.parametrize("other", [HeadCtSpec(study_at=WHEN, seed=2),
-                                   HeadCtSpec(study_at=WHEN + datetime.timedelta(seconds=1))])
+@pytest.mark.parametrize(
+    "other", [HeadCtSpec(study_at=WHEN, seed=2), HeadCtSpec(study_at=WHEN + datetime.timedelta(seconds=1))]
+)
 def test_another_seed_or_time_is_another_study(study, other):
     first = next(head_ct(other))
     assert first.StudyInstanceUID != study[0].StudyInstanceUID

@@ -125,8 +125,9 @@ def test_a_failure_is_recorded_and_the_scanner_goes_on(pacs):
 
 def test_the_pace_is_kept(pacs):
     times = []
-    scan(tiny_ct(WHEN, 1), "127.0.0.1", pacs.port, "CT1", "PACS", lambda one: times.append(one.answered_at_s),
-         pace_s=0.3)
+    scan(
+        tiny_ct(WHEN, 1), "127.0.0.1", pacs.port, "CT1", "PACS", lambda one: times.append(one.answered_at_s), pace_s=0.3
+    )
     assert times[1] - times[0] >= 0.3
 
 

@@ -22,7 +22,9 @@ def measure(source, target, **arguments):
 def identity(source, target):
     status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
     return {
-        "uid": os.geteuid(), "no_new_privs": status["NoNewPrivs"].strip(), "parent": os.getppid(),
+        "uid": os.geteuid(),
+        "no_new_privs": status["NoNewPrivs"].strip(),
+        "parent": os.getppid(),
         "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
         "descriptors": len(list(pathlib.Path("/proc/self/fd").iterdir())),
         "environment": dict(os.environ),

@@ -26,10 +26,15 @@ def test_message_comes_over_with_its_descriptor(pair, tmp_path):
         assert received.read() == b"hello"
 
 
-@pytest.mark.parametrize("frame", [
-    struct.pack("!I", messages.MESSAGE_SIZE_MAX_BYTES + 1), struct.pack("!I", 2) + b"[]", struct.pack("!I", 3) + b"{a}",
-    struct.pack("!I", 200_000) + b"[" * 200_000,
-])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        struct.pack("!I", messages.MESSAGE_SIZE_MAX_BYTES + 1),
+        struct.pack("!I", 2) + b"[]",
+        struct.pack("!I", 3) + b"{a}",
+        struct.pack("!I", 200_000) + b"[" * 200_000,
+    ],
+)
 def test_what_is_no_message_is_refused(pair, frame):
     pair[0].settimeout(5)
     pair[0].sendall(frame)

@@ -79,21 +79,24 @@ def test_worker_has_no_network(pool, source):
             pool.run("sandbox_jobs:use_network", source, None, {"port": server.getsockname()[1]})
 
 
-@pytest.mark.parametrize(("job", "error", "text"), [
-    ("refuse", BadInputError, "not an image"),
-    ("refuse_harder", BadInputError, "bomb"),
-    ("blame", BadInputError, "^the parser failed with IntegrityError$"),
-    ("leak", BadInputError, "^the parser failed with ValueError$"),
-    ("eat_memory", SandboxCrashError, "memory limit"),
-    ("spin", SandboxCrashError, "CPU time limit"),
-    ("hang", SandboxCrashError, "wall time limit"),
-    ("crash", SandboxCrashError, r"crashed \(signal 11\)"),
-    ("leave", SandboxCrashError, "crashed"),
-    ("write_much", SandboxCrashError, "output limit"),
-    ("answer_much", BadInputError, "too large"),
-    ("answer_nothing", BadInputError, "no result"),
-    ("answer_nan", BadInputError, "too large|not JSON"),
-])
+@pytest.mark.parametrize(
+    ("job", "error", "text"),
+    [
+        ("refuse", BadInputError, "not an image"),
+        ("refuse_harder", BadInputError, "bomb"),
+        ("blame", BadInputError, "^the parser failed with IntegrityError$"),
+        ("leak", BadInputError, "^the parser failed with ValueError$"),
+        ("eat_memory", SandboxCrashError, "memory limit"),
+        ("spin", SandboxCrashError, "CPU time limit"),
+        ("hang", SandboxCrashError, "wall time limit"),
+        ("crash", SandboxCrashError, r"crashed \(signal 11\)"),
+        ("leave", SandboxCrashError, "crashed"),
+        ("write_much", SandboxCrashError, "output limit"),
+        ("answer_much", BadInputError, "too large"),
+        ("answer_nothing", BadInputError, "no result"),
+        ("answer_nan", BadInputError, "too large|not JSON"),
+    ],
+)
 def test_failure_is_named_target_removed_and_pool_goes_on(pool, source, tmp_path, job, error, text):
     target = tmp_path / "target"
     with pytest.raises(error, match=text):
@@ -193,8 +196,7 @@ def test_zygote_that_was_killed_is_replaced(source):
         first = sandbox.run("sandbox_jobs:identity", source)
         os.kill(first["parent"], 9)
         assert is_gone(first["parent"])
-        with pytest.raises(SandboxCrashError):
-            sandbox.run("sandbox_jobs:measure", source)  # its worker died with it
+        assert sandbox.run("sandbox_jobs:measure", source)  # its worker died with it; the job is run again
         assert sandbox.run("sandbox_jobs:identity", source)["parent"] != first["parent"]
 
 

@@ -30,7 +30,12 @@ class Site:
         """Run plain gpg on the home, as a person would."""
         done = subprocess.run(
             ["gpg", "--homedir", str(self.home), "--batch", "--yes", "--quiet", "--no-tty", *UNLOCKED, *arguments],
-            input=data, capture_output=True, env={**os.environ, "LC_ALL": "C"}, timeout=60, check=False)
+            input=data,
+            capture_output=True,
+            env={**os.environ, "LC_ALL": "C"},
+            timeout=60,
+            check=False,
+        )
         assert not check or done.returncode == 0, done.stderr.decode()
         return done.stdout
 
@@ -113,7 +118,7 @@ class Workshop:
         done = subprocess.run(show, capture_output=True, timeout=60, check=True)
         said = done.stderr.decode()
         self.session_key = bytes.fromhex(said.split("session key: '9:")[1].split("'")[0])
-        self.session_key_packet = honest[:2 + honest[1]]
+        self.session_key_packet = honest[: 2 + honest[1]]
 
     @staticmethod
     def packet(packet_type: int, body: bytes) -> bytes:

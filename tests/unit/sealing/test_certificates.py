@@ -20,9 +20,13 @@ from raypost.sealing.certificates import (
 ARMOUR = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEawUR8xYJKwYB\n=bMPe\n-----END PGP PUBLIC KEY BLOCK-----\n"
 FINGERPRINT = "348F0332C9671635DB0AA6E1172CA9C03C6FBDFE"
 CARD = SiteCard(
-    name="neustadt", display_name='Klinikum "Neustadt" \\ Süd', ae_title_stem="NEUSTADT",
+    name="neustadt",
+    display_name='Klinikum "Neustadt" \\ Süd',
+    ae_title_stem="NEUSTADT",
     addresses=(CardAddress("post@neustadt.example", "relay1"), CardAddress("post@neustadt2.example", "relay-2")),
-    fingerprint=FINGERPRINT, certificate=ARMOUR, capabilities=("slices", "burst.1"),
+    fingerprint=FINGERPRINT,
+    certificate=ARMOUR,
+    capabilities=("slices", "burst.1"),
 )
 
 
@@ -59,26 +63,29 @@ def test_any_text_is_refused_in_plain_words(text):
         read_card(text)
 
 
-@pytest.mark.parametrize(("old", "new"), [
-    ('name = "neustadt"\n', ""),
-    ('name = "neustadt"\n', 'name = "neustadt"\nextra = 1\n'),
-    ('name = "neustadt"\n', 'name = ["neustadt"]\n'),
-    ('name = "neustadt"\n', 'name = "../x"\n'),
-    ("raypost-card-1", "raypost-card-2"),
-    ("NEUSTADT\"", "neustadt\""),
-    (FINGERPRINT + '"', FINGERPRINT[:16] + '"'),
-    ("post@neustadt.example", "post@neustadt.example\\r\\nBcc: x@y.example"),
-    ("post@neustadt.example", "post@neustadt2.example"),
-    ("relay1", "relay 1"),
-    ('relay = "relay1"', 'relay = "relay1", more = 1'),
-    ('"slices"', "1"),
-    ('"slices"', '"<b>"'),
-    ("PUBLIC KEY", "PRIVATE KEY"),
-    ("mDMEawUR8xYJKwYB", "<script>"),
-    ("=bMPe\n", "=bMPe\n" + "A" * CARD_MAX_BYTES),
-    ("Süd\"", "Süd\\nx\""),
-    ("[\n", "[" * 2000 + "\n"),
-])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('name = "neustadt"\n', ""),
+        ('name = "neustadt"\n', 'name = "neustadt"\nextra = 1\n'),
+        ('name = "neustadt"\n', 'name = ["neustadt"]\n'),
+        ('name = "neustadt"\n', 'name = "../x"\n'),
+        ("raypost-card-1", "raypost-card-2"),
+        ('NEUSTADT"', 'neustadt"'),
+        (FINGERPRINT + '"', FINGERPRINT[:16] + '"'),
+        ("post@neustadt.example", "post@neustadt.example\\r\\nBcc: x@y.example"),
+        ("post@neustadt.example", "post@neustadt2.example"),
+        ("relay1", "relay 1"),
+        ('relay = "relay1"', 'relay = "relay1", more = 1'),
+        ('"slices"', "1"),
+        ('"slices"', '"<b>"'),
+        ("PUBLIC KEY", "PRIVATE KEY"),
+        ("mDMEawUR8xYJKwYB", "<script>"),
+        ("=bMPe\n", "=bMPe\n" + "A" * CARD_MAX_BYTES),
+        ('Süd"', 'Süd\\nx"'),
+        ("[\n", "[" * 2000 + "\n"),
+    ],
+)
 def test_any_wrong_entry_is_refused(old, new):
     text = write_card(CARD)
     assert old in text
@@ -91,14 +98,23 @@ def test_spelling():
     assert spell_fingerprint(FINGERPRINT) == "348F 0332 C967 1635 DB0A A6E1 172C A9C0 3C6F BDFE"
 
 
-@pytest.mark.parametrize("typed", [FINGERPRINT, FINGERPRINT.lower(), spell_fingerprint(FINGERPRINT),
-                                   f" {FINGERPRINT}\n", spell_fingerprint(FINGERPRINT).replace(" ", ":")])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        FINGERPRINT,
+        FINGERPRINT.lower(),
+        spell_fingerprint(FINGERPRINT),
+        f" {FINGERPRINT}\n",
+        spell_fingerprint(FINGERPRINT).replace(" ", ":"),
+    ],
+)
 def test_the_full_fingerprint_confirms(typed):
     confirm_fingerprint(CARD, typed)
 
 
-@pytest.mark.parametrize("typed", ["", FINGERPRINT[-16:], FINGERPRINT[:-1], FINGERPRINT[:-1] + "0",
-                                   FINGERPRINT * 2, "x" * 40])
+@pytest.mark.parametrize(
+    "typed", ["", FINGERPRINT[-16:], FINGERPRINT[:-1], FINGERPRINT[:-1] + "0", FINGERPRINT * 2, "x" * 40]
+)
 def test_anything_else_does_not(typed):
     with pytest.raises(UsageError):
         confirm_fingerprint(CARD, typed)

@@ -28,7 +28,10 @@ def test_a_site_key_is_as_the_reference_says(sites):
     listing = a.gpg("--with-colons", "--list-secret-keys", a.fingerprint).decode()
     rows = [line.split(":") for line in listing.splitlines()]
     assert [(row[0], row[11].lower()[:1], row[16]) for row in rows if row[0] in ("sec", "ssb")] == [
-        ("sec", "c", "ed25519"), ("ssb", "s", "ed25519"), ("ssb", "e", "cv25519")]
+        ("sec", "c", "ed25519"),
+        ("ssb", "s", "ed25519"),
+        ("ssb", "e", "cv25519"),
+    ]
     preferences = a.gpg("--list-packets", data=a.gpg("--export", a.fingerprint)).decode()
     assert "pref-zip-algos: 0)" in preferences
     assert "pref-sym-algos: 9 8 7)" in preferences
@@ -37,8 +40,13 @@ def test_a_site_key_is_as_the_reference_says(sites):
 def test_names_are_unicode_and_nothing_else(reader):
     fingerprint = reader.ring.make_site_key("Universitätsklinikum Łódź", "u@reader.example", 10, 5)
     assert reader.ring.facts(fingerprint).user_ids == ("Universitätsklinikum Łódź <u@reader.example>",)
-    for name, address in (("a\nb", "a@b.example"), ("<x>", "a@b.example"), ("", "a@b.example"), ("x", "a b@c"),
-                          ("x" * 101, "a@b.example")):
+    for name, address in (
+        ("a\nb", "a@b.example"),
+        ("<x>", "a@b.example"),
+        ("", "a@b.example"),
+        ("x", "a b@c"),
+        ("x" * 101, "a@b.example"),
+    ):
         with pytest.raises(UsageError):
             reader.ring.make_site_key(name, address, 10, 5)
     for days in (0, -1, 10**6):
@@ -86,12 +94,18 @@ def test_refuses_another_certificate_than_expected(sites, reader):
     a, b = sites
     both = a.gpg("--armor", "--export", a.fingerprint, b.fingerprint).decode()
     one = a.ring.export_certificate(a.fingerprint)
-    for armour, expected in ((one, b.fingerprint), (both, a.fingerprint), (both, b.fingerprint),
-                             (one + one, a.fingerprint), (one, a.fingerprint[-16:]), (one, a.fingerprint.lower()),
-                             ("", a.fingerprint),
-                             ("x" * 70_000, a.fingerprint),
-                             (one[:200] + one[300:], a.fingerprint),
-                             (one.replace("PUBLIC KEY BLOCK", "MESSAGE"), a.fingerprint)):
+    for armour, expected in (
+        (one, b.fingerprint),
+        (both, a.fingerprint),
+        (both, b.fingerprint),
+        (one + one, a.fingerprint),
+        (one, a.fingerprint[-16:]),
+        (one, a.fingerprint.lower()),
+        ("", a.fingerprint),
+        ("x" * 70_000, a.fingerprint),
+        (one[:200] + one[300:], a.fingerprint),
+        (one.replace("PUBLIC KEY BLOCK", "MESSAGE"), a.fingerprint),
+    ):
         with pytest.raises(SecurityError):
             reader.ring.import_certificate(armour, expected)
     for fingerprint in (a.fingerprint, b.fingerprint):
@@ -129,15 +143,18 @@ LISTING = (
 )
 
 
-@pytest.mark.parametrize(("changes", "reason"), [
-    ({}, ""),
-    ({"validity": "r"}, "revoked by its owner"),
-    ({"expires": "1600000000"}, "expired on 2020-09-13"),
-    ({"sub": "r"}, "has no key left that may encrypt: expired, revoked or too weak"),
-    ({"bits": "2048", "algorithm": "1"}, "has no key left that may sign: expired, revoked or too weak"),
-    ({"bits": "3072", "algorithm": "1"}, ""),
-    ({"bits": "3072", "algorithm": "17"}, "has no key left that may sign: expired, revoked or too weak"),
-])
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"validity": "r"}, "revoked by its owner"),
+        ({"expires": "1600000000"}, "expired on 2020-09-13"),
+        ({"sub": "r"}, "has no key left that may encrypt: expired, revoked or too weak"),
+        ({"bits": "2048", "algorithm": "1"}, "has no key left that may sign: expired, revoked or too weak"),
+        ({"bits": "3072", "algorithm": "1"}, ""),
+        ({"bits": "3072", "algorithm": "17"}, "has no key left that may sign: expired, revoked or too weak"),
+    ],
+)
 def test_reading_a_listing(changes, reason):
     fields = {"validity": "u", "bits": "255", "algorithm": "22", "expires": "", "sub": "u"} | changes
     (facts,) = read_listing(LISTING.format(**fields).encode()).certificates
@@ -146,9 +163,15 @@ def test_reading_a_listing(changes, reason):
     assert facts.addresses == ("a@x.example",)
 
 
-@pytest.mark.parametrize("text", [b"pub:u\n", b"pub:u:255:22:17:x::::::c:\nfpr:::::::::zz:\n",
-                                  LISTING.format(validity="u", bits=255, algorithm=22, expires="", sub="u").encode()
-                                  + b"uid:u::::1::0::x::::::::::0:\n" * 17])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"pub:u\n",
+        b"pub:u:255:22:17:x::::::c:\nfpr:::::::::zz:\n",
+        LISTING.format(validity="u", bits=255, algorithm=22, expires="", sub="u").encode()
+        + b"uid:u::::1::0::x::::::::::0:\n" * 17,
+    ],
+)
 def test_a_listing_that_is_none_or_too_long_is_refused(text):
     with pytest.raises(ValueError):
         read_listing(text)

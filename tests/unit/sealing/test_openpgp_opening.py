@@ -19,8 +19,18 @@ def at_time(when: str) -> tuple[str, ...]:
 
 def sign_and_encrypt(sender, reader, *options: str, data: bytes = b"content", signer: str = "") -> bytes:
     """Write a message with plain gpg."""
-    return sender.gpg("--trust-model", "always", *options, "-u", signer or sender.fingerprint, "-r", reader.fingerprint,
-                      "--sign", "--encrypt", data=data)
+    return sender.gpg(
+        "--trust-model",
+        "always",
+        *options,
+        "-u",
+        signer or sender.fingerprint,
+        "-r",
+        reader.fingerprint,
+        "--sign",
+        "--encrypt",
+        data=data,
+    )
 
 
 @pytest.fixture
@@ -67,10 +77,19 @@ def test_opens_an_empty_file(sites, tmp_path):
     assert (tmp_path / "opened").read_bytes() == b""
 
 
-@pytest.mark.parametrize("text", [b"", b"hello", b"\x80", b"\x99\x01", b"\xff" * 100,
-                                  b"-----BEGIN PGP MESSAGE-----\n\n*",
-                                  b"-----BEGIN PGP MESSAGE-----\n\n-----END PGP MESSAGE-----\n",
-                                  b"x\n-----BEGIN PGP MESSAGE-----\n\nwV4D\n-----END PGP MESSAGE-----\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"hello",
+        b"\x80",
+        b"\x99\x01",
+        b"\xff" * 100,
+        b"-----BEGIN PGP MESSAGE-----\n\n*",
+        b"-----BEGIN PGP MESSAGE-----\n\n-----END PGP MESSAGE-----\n",
+        b"x\n-----BEGIN PGP MESSAGE-----\n\nwV4D\n-----END PGP MESSAGE-----\n",
+    ],
+)
 def test_refuses_what_is_no_message(refuse, text):
     refuse(text, OpenFailure.TRUNCATED if b"*" in text else OpenFailure.NOT_OPENPGP)
 
@@ -100,7 +119,7 @@ def test_refuses_one_flipped_bit(refuse, sites, sealed, at):
 @pytest.mark.parametrize("cut", [1, 40, 1000, 200_000])
 @pytest.mark.parametrize("armoured", [True, False])
 def test_refuses_a_message_cut_short(refuse, sites, sealed, cut, armoured):
-    refuse((sealed if armoured else binary(sites[0], sealed))[:-cut - 40 * armoured], OpenFailure.TRUNCATED)
+    refuse((sealed if armoured else binary(sites[0], sealed))[: -cut - 40 * armoured], OpenFailure.TRUNCATED)
 
 
 def test_refuses_a_message_for_somebody_else(refuse, sites, sealed):
@@ -128,8 +147,9 @@ def test_refuses_signed_but_not_encrypted(refuse, sites, form):
 def test_refuses_passwords_without_working_for_them(refuse, sites, also):
     a, b = sites
     options = ("-u", a.fingerprint, "-r", b.fingerprint, *also) if also else ()
-    message = a.gpg("--trust-model", "always", "--passphrase", "x", "--s2k-count", "65011712", *options, "--symmetric",
-                    data=b"x")
+    message = a.gpg(
+        "--trust-model", "always", "--passphrase", "x", "--s2k-count", "65011712", *options, "--symmetric", data=b"x"
+    )
     refuse(message, OpenFailure.PASSWORD_BASED)
 
 
@@ -156,8 +176,10 @@ def test_refuses_partly_signed(refuse, sites, workshop, order):
     extra = workshop.literal(b"not signed")
     sealed_once = workshop.encrypt(signed)
     message = {
-        "before": workshop.encrypt(extra + signed), "behind": workshop.encrypt(signed + extra),
-        "two": workshop.encrypt(signed + signed), "twice sealed": workshop.encrypt(sealed_once),
+        "before": workshop.encrypt(extra + signed),
+        "behind": workshop.encrypt(signed + extra),
+        "two": workshop.encrypt(signed + signed),
+        "twice sealed": workshop.encrypt(sealed_once),
         "side by side": sealed_once + sealed_once,
     }[order]
     refuse(message, OpenFailure.SEVERAL_MESSAGES)
@@ -191,8 +213,9 @@ def test_refuses_a_bomb_of_packets_in_packets(refuse, sites, workshop):
         return workshop.packet(8, b"\x01" + deflate.compress(packets) + deflate.flush())
 
     signed = sites[0].gpg("-z", "0", "-u", sites[0].fingerprint, "--sign", data=b"x")
-    refuse(workshop.encrypt(compressed(compressed(workshop.packet(10, b"PGP") * 1_000_000) + signed)),
-           OpenFailure.UNCLEAR)
+    refuse(
+        workshop.encrypt(compressed(compressed(workshop.packet(10, b"PGP") * 1_000_000) + signed)), OpenFailure.UNCLEAR
+    )
     deep = signed
     for _ in range(64):
         deep = compressed(deep)

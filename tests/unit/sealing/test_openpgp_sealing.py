@@ -196,8 +196,9 @@ def test_gpg_that_hangs_is_ended(false_gpg, tmp_path):
         gpg.run_gpg(tmp_path, [], timeout_s=0.3)
 
 
-@pytest.mark.parametrize(("script", "kept"), [
-    ("yes '[GNUPG:] ENC_TO 0' >/dev/fd/$2", "status"), ("yes output", "output")])
+@pytest.mark.parametrize(
+    ("script", "kept"), [("yes '[GNUPG:] ENC_TO 0' >/dev/fd/$2", "status"), ("yes output", "output")]
+)
 def test_gpg_that_talks_without_end_is_ended(false_gpg, tmp_path, script, kept):
     # The number behind --status-fd is the first argument after the base options.
     false_gpg('while [ "$1" != --status-fd ]; do shift; done\n' + script)

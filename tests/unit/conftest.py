@@ -1,0 +1,335 @@
+"""Two sites in one process: real PostgreSQL, real gpg, real sandbox; a postman instead of SMTP and IMAP."""
+
+import dataclasses
+import itertools
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from raypost.archive import collected, events, messages, migrate, partners, transfers
+from raypost.archive.collected import MailPlace
+from raypost.archive.database import Database, create_database
+from raypost.archive.embedded import EmbeddedPostgres
+from raypost.archive.site import Archive
+from raypost.archive.tables import MessageRow, TransferRow
+from raypost.dicom.jobs import PRELOAD
+from raypost.dicom.storing import Received
+from raypost.lab.sample_studies import HeadCtSpec, head_ct, write_study
+from raypost.model.site import Partner
+from raypost.sandbox.limits import SandboxLimits
+from raypost.sandbox.pool import Sandbox
+from raypost.sealing.openpgp import KeyRing
+from raypost.stations.file import FileParcel
+from raypost.stations.intake import Intake
+from raypost.stations.open import OpenMail
+from raypost.stations.pack import Pack
+from raypost.stations.route import Route
+from raypost.stations.settle import Settle
+from raypost.transfer.limits import Limits
+from raypost.transfer.pacing import PacingLimits
+
+NAMES = ("neustadt", "ludwigshafen")
+RELAY = "main"
+
+
+class SetClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.instant = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.instant
+
+    def pass_time(self, seconds: float) -> None:
+        self.instant += timedelta(seconds=seconds)
+
+
+@dataclass
+class TestSite:
+    """One site with its stations."""
+
+    __test__ = False
+    archive: Archive
+    keyring: KeyRing
+    sandbox: Sandbox
+    clock: SetClock
+    partner: Partner
+    limits: Limits = field(default_factory=Limits)
+    pacing: PacingLimits = field(default_factory=PacingLimits)
+    mail_size_max_bytes: int = 10_000_000
+    folder: Path = Path()
+
+    @property
+    def intake(self) -> Intake:
+        return Intake(self.archive, self.sandbox, self.clock, 0)
+
+    @property
+    def settle(self) -> Settle:
+        return Settle(self.archive, self.clock, self.limits, 1)
+
+    @property
+    def route(self) -> Route:
+        return Route(self.archive, self.clock, self.limits, UTC)
+
+    @property
+    def pack(self) -> Pack:
+        return Pack(
+            self.archive, self.keyring, self.clock, self.limits, self.pacing, RELAY, self.mail_size_max_bytes, 1
+        )
+
+    @property
+    def open_mail(self) -> OpenMail:
+        return OpenMail(self.archive, self.keyring, self.sandbox, self.clock, self.limits, 1 << 30)
+
+    @property
+    def file_parcel(self) -> FileParcel:
+        return FileParcel(self.archive, self.sandbox, self.clock, self.limits)
+
+    def work(self) -> int:
+        """Do every waiting job but dispatch and forward, as a worker would; return how many."""
+        tasks = {
+            "route": self.route.route,
+            "release": self.settle.release,
+            "check": self.settle.check,
+            "pack": self.pack.pack,
+            "open": self.open_mail.open,
+            "file": self.file_parcel.file,
+        }
+        for count in itertools.count():
+            with self.archive.database.transaction() as tx:
+                row = tx.execute(
+                    sa.text(
+                        "delete from procrastinate_jobs where id = (select id from procrastinate_jobs where status = 'todo'"
+                        " and task_name = any(:names) order by priority desc, id limit 1) returning task_name, args"
+                    ),
+                    {"names": list(tasks)},
+                ).first()
+            if row is None:
+                return count
+            tasks[row.task_name](**row.args)
+            assert count < 10_000, "jobs breed jobs"
+        raise AssertionError
+
+    def receive(self, file: Path, called: str = "LUDWIGSHAFEN_N", association: str = "a1", problem: str = "") -> int:
+        """Take a file in as if it had come by C-STORE."""
+        copy = self.archive.spool.new_file("in")
+        shutil.copyfile(file, copy)
+        try:
+            return self.intake.receive(Received(copy, "", "", "CT1", called, "127.0.0.1", association, problem))
+        finally:
+            copy.unlink(missing_ok=True)  # as the listener does
+
+    def rows(self, sql: str, **values: object) -> list[sa.Row]:
+        """Look into the tables."""
+        with self.archive.database.transaction() as tx:
+            return list(tx.execute(sa.text(sql), values))
+
+    def scalar(self, sql: str, **values: object) -> object:
+        """Look into the tables for one value."""
+        return self.rows(sql, **values)[0][0]
+
+    def kinds(self) -> list[str]:
+        """Return the kinds of all events, in order."""
+        return [row[0] for row in self.rows("select kind from rp_event order by id")]
+
+    def transfer(self, direction: str = "out") -> TransferRow:
+        """Return the only transfer of a direction."""
+        with self.archive.database.transaction() as tx:
+            return tx.scalars(sa.select(TransferRow).where(TransferRow.direction == direction)).one()
+
+
+class Postman:
+    """Carries mails between the sites: what SMTP, relay and IMAP do, with faults on order."""
+
+    def __init__(self, sites: dict[str, TestSite]) -> None:
+        self.sites = sites
+        self.carried: list[tuple[str, str, int]] = []
+        self._imap_uids = itertools.count(1)
+        self.lose = lambda kind, number: False
+        self.copies = 1
+
+    def carry(self) -> int:
+        """Take every queued mail to its mailbox; return how many."""
+        count = 0
+        for sender in self.sites.values():
+            while (message := self._claim(sender)) is not None:
+                mail = sender.archive.spool.path(message.message_file).read_bytes()
+                self._accept(sender, message)
+                kind, number = message.kind.value, message.number
+                self.carried.append((sender.partner.name, kind, number))
+                count += 1
+                if not self.lose(kind, number):
+                    recipient = self._recipient(mail)
+                    for _ in range(self.copies):
+                        self.deliver(recipient, mail)
+        return count
+
+    def deliver(self, site: TestSite, mail: bytes) -> int:
+        """Put a mail into a site's hands as `collect` does."""
+        file = site.archive.spool.new_file("eml")
+        file.write_bytes(mail)
+        name = site.archive.spool.keep(file, "mail")
+        with site.archive.database.transaction() as tx:
+            place = MailPlace(RELAY, 1, next(self._imap_uids), site.clock.now())
+            found = collected.note_fetched(
+                tx, place, mail_file=name, size_bytes=len(mail), rank=0, now=site.clock.now()
+            )
+        assert found is not None
+        return found
+
+    def run(self, rounds_max: int = 200) -> None:
+        """Let both sites work and carry mails until nothing moves any more."""
+        for _ in range(rounds_max):
+            if not sum([*(site.work() for site in self.sites.values()), self.carry()]):
+                return
+        raise AssertionError("it never comes to rest")
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass: it jumps to whatever is due next, as nothing happens in between."""
+        clock = next(iter(self.sites.values())).clock
+        end = clock.now() + timedelta(seconds=seconds)
+        for _ in range(5_000):
+            due = [instant for site in self.sites.values() if (instant := self._next_due(site)) is not None]
+            clock.instant = min([end, *(max(one, clock.now() + timedelta(seconds=0.5)) for one in due)])
+            for site in self.sites.values():
+                site.settle.sweep()
+            self.run()
+            if clock.now() >= end:
+                return
+        raise AssertionError("time does not pass")
+
+    def _next_due(self, site: TestSite) -> datetime | None:
+        return site.scalar(
+            "select least((select min(due) from rp_transfer), (select min(due) from rp_message where state = 'queued'),"
+            " (select min(due) from rp_collected))"
+        )
+
+    def _claim(self, sender: TestSite) -> messages.QueuedMessage | None:
+        with sender.archive.database.transaction() as tx:
+            return messages.claim(tx, RELAY, "test", sender.clock.now())
+
+    def _accept(self, sender: TestSite, message: messages.QueuedMessage) -> None:
+        with sender.archive.database.transaction() as tx:
+            transfer = transfers.lock(tx, message.transfer_id)
+            assert messages.note_accepted(tx, message, "test", sender.clock.now())
+            transfers.rearm(tx, transfer, sender.limits, sender.clock.now())
+        sender.archive.spool.discard(message.message_file)
+
+    def _recipient(self, mail: bytes) -> TestSite:
+        line = next(line for line in mail.split(b"\r\n") if line.startswith(b"To: "))
+        return next(site for site in self.sites.values() if site.partner.address.encode() in line)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedPostgres]:
+    folder = Path(tempfile.mkdtemp(prefix="raypost-test-"))
+    folder.chmod(0o711)
+    postgres = EmbeddedPostgres(folder / "postgresql").start()
+    create_database(postgres.url(), "template_site")
+    database = Database(postgres.url("template_site"))
+    migrate.upgrade(database)
+    database.close()
+    yield postgres
+    postgres.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+    if postgres.root != folder / "postgresql":
+        shutil.rmtree(postgres.root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def keyrings() -> Iterator[dict[str, tuple[KeyRing, str]]]:
+    folder = Path(tempfile.mkdtemp(prefix="rpk-"))
+    made = {}
+    for name in (*NAMES, "stranger"):
+        ring = KeyRing(folder / name)
+        made[name] = (ring, ring.make_site_key(name, f"{name}@raypost.test", 30, 30))
+    for name in NAMES:
+        for other in NAMES:
+            if other != name:
+                ring, fingerprint = made[other]
+                made[name][0].import_certificate(ring.export_certificate(fingerprint), fingerprint)
+    stranger, _ = made["stranger"]
+    for name in NAMES:
+        stranger.import_certificate(made[name][0].export_certificate(made[name][1]), made[name][1])
+    yield made
+    for ring, _ in made.values():
+        ring.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    parsers = (*PRELOAD, "raypost.mail.mime_message", "raypost.mail.parcels")
+    with Sandbox(SandboxLimits(), 2, parsers) as pool:
+        yield pool
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def sites(server, keyrings, sandbox, tmp_path) -> Iterator[dict[str, TestSite]]:
+    clock, made, names = SetClock(), {}, []
+    for name in NAMES:
+        database_name = f"site_{next(_numbers)}"
+        names.append(database_name)
+        admin = sa.create_engine(
+            server.url().replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT"
+        )
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"create database {database_name} template template_site"))
+        admin.dispose()
+        ring, fingerprint = keyrings[name]
+        own = Partner(0, name, name.title(), name.upper(), f"{name}@raypost.test", fingerprint, True)
+        archive = Archive.open(Database(server.url(database_name), connections_max=6), tmp_path / name)
+        made[name] = TestSite(archive, ring, sandbox, clock, own, folder=tmp_path / name)
+    for name, site in made.items():
+        with site.archive.database.transaction() as tx:
+            partners.add_partner(tx, site.partner, "cert", now=clock.now(), who="test")
+            for other, its in made.items():
+                if other != name:
+                    partner = dataclasses.replace(its.partner, is_self=False)
+                    partners.add_partner(tx, partner, "cert", now=clock.now(), who="test")
+    yield made
+    for site in made.values():
+        site.archive.close()
+
+
+@pytest.fixture
+def neustadt(sites) -> TestSite:
+    return sites["neustadt"]
+
+
+@pytest.fixture
+def ludwigshafen(sites) -> TestSite:
+    return sites["ludwigshafen"]
+
+
+@pytest.fixture
+def postman(sites) -> Postman:
+    return Postman(sites)
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory) -> list[Path]:
+    """Six small slices of a head, without localiser."""
+    spec = HeadCtSpec(study_at=datetime(2026, 1, 2, 3, 4, tzinfo=UTC), slices=6, size_px=128, has_localizer=False)
+    return write_study(head_ct(spec), tmp_path_factory.mktemp("head"))
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = threading.active_count()
+    yield
+    assert threading.active_count() <= before + 4
+
+
+__all__ = ["MessageRow", "events"]
