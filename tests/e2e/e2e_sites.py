@@ -19,6 +19,7 @@ import pydicom
 import sqlalchemy as sa
 
 from raypost.archive import transfers
+from raypost.archive.blobs import BlobStore
 from raypost.archive.spool import Spool
 from raypost.errors import RaypostError
 from raypost.lab.sample_studies import HeadCtSpec, head_ct, write_study
@@ -70,6 +71,7 @@ class House:
         self.site = site
         self.name = site.name
         self.database = site.database()
+        self.blobs = BlobStore(site.folder / "data" / "blobs")
         self.spool = Spool(site.folder / "data" / "spool")
 
     def rows(self, sql: str, **words: Any) -> list[Any]:
@@ -129,7 +131,7 @@ class House:
 
     def blob(self, sop_instance_uid: str) -> pathlib.Path:
         sha256 = self.one("select sha256 from rp_instance where sop_instance_uid = :one", one=sop_instance_uid)
-        return self.site.folder / "data" / "blobs" / sha256[:2] / sha256[2:4] / sha256
+        return self.blobs.path(sha256)
 
 
 def lives(process: psutil.Process) -> bool:
@@ -240,7 +242,7 @@ def assert_filed_once(pair: Pair, study: Study) -> None:
         assert sorted(row.sop_instance_uid for row in rows) == wanted, house.name
         assert {(row.version, row.standing) for row in rows} == {(1, "current")}
         for row in rows:
-            assert (house.site.folder / "data/blobs" / row.sha256[:2] / row.sha256[2:4] / row.sha256).exists()
+            house.blobs.verify(row.sha256)
     for file, sop_instance_uid in zip(study.files, study.sop_instance_uids, strict=True):
         assert_same_pixels(file, pair.centre.blob(sop_instance_uid))
 

@@ -39,6 +39,7 @@ def workstation(open_folder: pathlib.Path, real_pair: Pair) -> Iterator[Storescp
     centre.cli("node", "add", "ws", "--ae-title", "WORKSTATION", "--host", "127.0.0.1", "--port", scp.port)
     centre.cli("rule", "add", "--forward", "ws", "--name", "to-ws")
     yield scp
+    centre.cli("rule", "remove", "to-ws")
     scp.process.terminate()
     scp.process.wait(10)
 

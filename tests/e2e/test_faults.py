@@ -55,7 +55,7 @@ def _kill(house: House, name: str) -> None:
     until(f"{name} of {house.name} killed", lambda: house.kill(name), 30)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(1, 1 + int(os.environ.get("RAYPOST_KILL_SEEDS", "3"))))
 def test_any_process_is_killed_at_any_time(pair: Pair, tmp_path: pathlib.Path, seed: int) -> None:
     chance = random.Random(seed)
     study = make_study(tmp_path, seed=100 + seed, slices=SLICES)

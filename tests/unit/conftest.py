@@ -95,6 +95,7 @@ class TestSite:
 
     def work(self) -> int:
         """Do every waiting job but dispatch and forward, as a worker would; return how many."""
+        self.settle.sweep()
         tasks = {
             "route": self.route.route,
             "release": self.settle.release,

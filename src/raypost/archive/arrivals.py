@@ -61,15 +61,20 @@ def take_parcel(tx: Transaction, transfer: TransferRow, parcel: Parcel, now: dat
     )
     tx.add(row)
     tx.flush()
+    items = _items(tx, transfer, [entry.instance for entry in parcel.entries], now)
     for entry in parcel.entries:
-        item = _item(tx, transfer, entry.instance, now)
         tx.add(
             ParcelEntryRow(
-                message_id=row.id, item_id=item.id, offset_bytes=entry.offset_bytes, length_bytes=entry.length_bytes
+                message_id=row.id,
+                item_id=items[entry.instance.sha256].id,
+                offset_bytes=entry.offset_bytes,
+                length_bytes=entry.length_bytes,
             )
         )
-        tx.flush()
-        if item.state == "listed" and _bytes_here(tx, item) >= item.size_bytes:
+    tx.flush()
+    for entry in parcel.entries:
+        item = items[entry.instance.sha256]
+        if item.state == "listed" and (entry.is_whole or _bytes_here(tx, item) >= item.size_bytes):
             item.state = "arrived"
     enqueue(tx, "file", once=f"file:{row.id}", rank=Priority(transfer.priority).rank, message_row=row.id)
     return True
@@ -87,8 +92,8 @@ def take_manifest(tx: Transaction, transfer: TransferRow, manifest: Manifest, no
         if transfer.manifest_instances != len(manifest.instances):
             raise RemoteProtocolError("a second manifest of the transfer names another number of instances")
         return
-    for entry in manifest.instances:
-        _item(tx, transfer, entry, now).in_manifest = True
+    for item in _items(tx, transfer, list(manifest.instances), now).values():
+        item.in_manifest = True
     tx.flush()
     transfer.manifest_parcels, transfer.manifest_instances = manifest.parcels, len(manifest.instances)
     transfer.closed_at = now
@@ -218,10 +223,14 @@ def instances_to_file(tx: Transaction, message_row: int) -> tuple[int, list[ToFi
     return message.transfer_id, [ToFile(item.id, item.sha256, item.sop_instance_uid) for item in items]
 
 
-def note_item_filed(tx: Transaction, item_id: int, instance_id: int) -> None:
-    """Note that an instance of an incoming transfer is in the archive."""
-    item = tx.get_one(TransferItemRow, item_id)
-    item.state, item.instance_id = "filed", instance_id
+def note_items_filed(tx: Transaction, filed: dict[int, int]) -> None:
+    """Note that instances of an incoming transfer are in the archive.
+
+    Args:
+        filed: Numbers of items to numbers of instances.
+    """
+    for item in tx.scalars(sa.select(TransferItemRow).where(TransferItemRow.id.in_(list(filed)))):
+        item.state, item.instance_id = "filed", filed[item.id]
 
 
 def note_item_refused(tx: Transaction, item_id: int) -> None:
@@ -263,28 +272,36 @@ def forget_slices(tx: Transaction, transfer: TransferRow, sha256: str) -> None:
         tx.execute(sa.delete(MessageRow).where(MessageRow.id.in_(carriers), MessageRow.direction == "in"))
 
 
-def _item(tx: Transaction, transfer: TransferRow, entry: ManifestEntry, now: datetime) -> TransferItemRow:
-    find = sa.select(TransferItemRow).where(
-        TransferItemRow.transfer_id == transfer.id, TransferItemRow.sha256 == entry.sha256
-    )
-    item = tx.scalar(find)
-    if item is None:
-        tx.execute(
-            insert(TransferItemRow)
-            .values(
-                transfer_id=transfer.id,
-                sha256=entry.sha256,
-                size_bytes=entry.size_bytes,
-                sop_instance_uid=entry.sop_instance_uid,
-                state="listed",
-                added_at=now,
+def _items(
+    tx: Transaction, transfer: TransferRow, entries: list[ManifestEntry], now: datetime
+) -> dict[str, TransferItemRow]:
+    """Return the items of these instances by hash, made when they are new."""
+    values = [
+        {
+            "transfer_id": transfer.id,
+            "sha256": entry.sha256,
+            "size_bytes": entry.size_bytes,
+            "sop_instance_uid": entry.sop_instance_uid,
+            "state": "listed",
+            "added_at": now,
+        }
+        for entry in entries
+    ]
+    tx.execute(insert(TransferItemRow).on_conflict_do_nothing(), values)
+    hashes = [entry.sha256 for entry in entries]
+    found = {
+        item.sha256: item
+        for item in tx.scalars(
+            sa.select(TransferItemRow).where(
+                TransferItemRow.transfer_id == transfer.id, TransferItemRow.sha256.in_(hashes)
             )
-            .on_conflict_do_nothing()
         )
-        item = tx.scalars(find).one()
-    if item.size_bytes != entry.size_bytes or item.sop_instance_uid != entry.sop_instance_uid:
-        raise RemoteProtocolError("two messages of the transfer say different things of one instance")
-    return item
+    }
+    for entry in entries:
+        item = found[entry.sha256]
+        if item.size_bytes != entry.size_bytes or item.sop_instance_uid != entry.sop_instance_uid:
+            raise RemoteProtocolError("two messages of the transfer say different things of one instance")
+    return found
 
 
 def _bytes_here(tx: Transaction, item: TransferItemRow, without: int | None = None) -> int:

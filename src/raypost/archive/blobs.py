@@ -10,12 +10,13 @@ from typing import BinaryIO
 
 from raypost.archive.keys import new_short_key
 from raypost.errors import IntegrityError, NotNowError
+from raypost.model.identifiers import is_sha256
 
 BLOCK_BYTES = 1 << 20
 
 
 class BlobStore:
-    """A folder `ab/cd/<sha256>`. A blob is written before its row: a crash leaves an orphan, never a dangling row."""
+    """A folder `ab/<sha256>`. A blob is written before its row: a crash leaves an orphan, never a dangling row."""
 
     def __init__(self, folder: Path) -> None:
         """Use the folder, made when it is missing."""
@@ -24,7 +25,7 @@ class BlobStore:
 
     def path(self, sha256: str) -> Path:
         """Return where a blob is or would be."""
-        return self.folder / sha256[:2] / sha256[2:4] / sha256
+        return self.folder / sha256[:2] / sha256
 
     def has(self, sha256: str) -> bool:
         """Say whether the blob is here."""
@@ -41,7 +42,7 @@ class BlobStore:
             if target.exists():
                 file.unlink()
                 return target
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._make_parent(target)
             fsync_file(file)
             file.replace(target)
             fsync_folder(target.parent)
@@ -81,7 +82,7 @@ class BlobStore:
         target = self.path(sha256)
         if target.exists():
             return target
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make_parent(target)
         temporary = target.with_name(f"{sha256}.{new_short_key()}.new")
         try:
             digest = hashlib.sha256()
@@ -104,6 +105,11 @@ class BlobStore:
             temporary.unlink(missing_ok=True)
         return target
 
+    def _make_parent(self, target: Path) -> None:
+        if not target.parent.exists():
+            target.parent.mkdir(exist_ok=True, mode=0o700)
+            fsync_folder(self.folder)
+
     def verify(self, sha256: str) -> None:
         """Read a blob and compare its hash.
 
@@ -122,7 +128,11 @@ class BlobStore:
 
     def stored_bytes(self) -> int:
         """Return the size of all blobs."""
-        return sum(entry.stat().st_size for entry in self.folder.glob("??/??/*") if len(entry.name) == 64)
+        return sum(file.stat().st_size for file in self.all_files())
+
+    def all_files(self) -> list[Path]:
+        """Return every finished blob."""
+        return [entry for entry in self.folder.glob("??/*") if is_sha256(entry.name)]
 
 
 def sha256_of(file: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 
 import sqlalchemy as sa
@@ -17,8 +17,8 @@ from raypost.archive.tables import CaseRow, InstanceRow, PatientRow, SeriesRow
 from raypost.model.audit import EventKind, Level
 from raypost.model.study import InstanceFacts
 
-VERSIONS_MAX = 100
-"""So many versions of one instance are kept; a peer that sends more has a fault, and the newest is refused."""
+BURST = timedelta(seconds=0.5)
+"""Instances that follow each other so closely are routed together, by the sweep."""
 
 
 class Filing(Enum):
@@ -32,12 +32,17 @@ class Filing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FiledInstance:
-    """Where an instance is in the archive; of a duplicate, the one that was there."""
+    """Where an instance is in the archive; of a duplicate, the one that was there.
+
+    Attributes:
+        is_in_burst: Another instance of the case came a moment before.
+    """
 
     instance_id: int
     case_id: int
     sha256: str
     filing: Filing
+    is_in_burst: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,33 +61,64 @@ class Origin:
 
 
 def file_instance(tx: Transaction, facts: InstanceFacts, origin: Origin, now: datetime) -> FiledInstance:
-    """File one instance whose blob is on disk already.
+    """File one instance whose blob is on disk already; see `file_instances`."""
+    return file_instances(tx, [facts], origin, now)[0]
+
+
+def file_instances(tx: Transaction, listed: list[InstanceFacts], origin: Origin, now: datetime) -> list[FiledInstance]:
+    """File instances of one study whose blobs are on disk already.
 
     Equal content: a duplicate, silent. The same pixels under other attributes: a new version, with a notice. Other
     pixels under the same SOP Instance UID: a conflict, both kept, with an alarm.
+
+    Args:
+        listed: All of the same study.
     """
-    case = _case(tx, facts, origin, now)
-    known = tx.execute(
-        sa.select(
-            InstanceRow.id,
-            InstanceRow.content_sha256,
-            InstanceRow.pixel_sha256,
-            InstanceRow.sha256,
-            InstanceRow.version,
-        )
-        .where(InstanceRow.case_id == case.id, InstanceRow.sop_instance_uid == facts.sop_instance_uid)
+    case = _case(tx, listed[0], origin, now)
+    is_in_burst = case.opened_at != now and now - case.last_arrival_at < BURST
+    known = _known(tx, case.id, [facts.sop_instance_uid for facts in listed])
+    series: dict[str, int] = {}
+    filed = []
+    for facts in listed:
+        others = known.setdefault(facts.sop_instance_uid, [])
+        same = next((one for one in others if one.content_sha256 == facts.content_sha256), None)
+        if same is not None:
+            filed.append((same, Filing.DUPLICATE))
+            continue
+        if facts.series_instance_uid not in series:
+            series[facts.series_instance_uid] = _series_id(tx, case.id, facts)
+        filing = Filing.NEW
+        if others:
+            same_pixels = all(one.pixel_sha256 == facts.pixel_sha256 for one in others)
+            filing = Filing.NEW_VERSION if same_pixels else Filing.CONFLICT
+        row = _instance(facts, case.id, series[facts.series_instance_uid], origin, now)
+        row.version = len(others) + 1
+        row.standing = "conflict" if filing is Filing.CONFLICT else "current"
+        _note_versions(tx, filing, row, others, now)
+        tx.add(row)
+        others.append(row)
+        filed.append((row, filing))
+    tx.flush()
+    case.last_arrival_at = now
+    return [FiledInstance(row.id, case.id, row.sha256, filing, is_in_burst) for row, filing in filed]
+
+
+def _known(tx: Transaction, case_id: int, sop_instance_uids: list[str]) -> dict[str, list[InstanceRow]]:
+    """Return every version of these instances that is here, oldest first."""
+    known: dict[str, list[InstanceRow]] = {}
+    query = (
+        sa.select(InstanceRow)
+        .where(InstanceRow.case_id == case_id, InstanceRow.sop_instance_uid.in_(sop_instance_uids))
         .order_by(InstanceRow.version)
-    ).all()
-    for one in known:
-        if one.content_sha256 == facts.content_sha256:
-            return FiledInstance(one.id, case.id, one.sha256, Filing.DUPLICATE)
-    filing = Filing.NEW
-    if known:
-        same_pixels = all(one.pixel_sha256 == facts.pixel_sha256 for one in known)
-        filing = Filing.NEW_VERSION if same_pixels else Filing.CONFLICT
-    series_id = _series_id(tx, case.id, facts)
-    row = InstanceRow(
-        case_id=case.id,
+    )
+    for row in tx.scalars(query):
+        known.setdefault(row.sop_instance_uid, []).append(row)
+    return known
+
+
+def _instance(facts: InstanceFacts, case_id: int, series_id: int, origin: Origin, now: datetime) -> InstanceRow:
+    return InstanceRow(
+        case_id=case_id,
         series_id=series_id,
         sop_instance_uid=facts.sop_instance_uid,
         sop_class_uid=facts.sop_class_uid,
@@ -95,26 +131,22 @@ def file_instance(tx: Transaction, facts: InstanceFacts, origin: Origin, now: da
         size_bytes=facts.size_bytes,
         raw_size_bytes=facts.raw_size_bytes,
         kept_because=facts.kept_because,
-        version=len(known) + 1,
-        standing="conflict" if filing is Filing.CONFLICT else "current",
         calling_ae_title=origin.calling_ae_title,
         called_ae_title=origin.called_ae_title,
         received_at=now,
     )
-    tx.add(row)
-    tx.flush()
-    _note_versions(tx, filing, row, [one.id for one in known], now)
-    case.last_arrival_at = now
-    return FiledInstance(row.id, case.id, row.sha256, filing)
 
 
-def _note_versions(tx: Transaction, filing: Filing, row: InstanceRow, others: list[int], now: datetime) -> None:
-    if filing is Filing.NEW_VERSION:
-        tx.execute(sa.update(InstanceRow).where(InstanceRow.id.in_(others)).values(standing="superseded"))
-        events.record(tx, now, EventKind.NEW_VERSION, level=Level.NOTICE, case_id=row.case_id, version=row.version)
-    elif filing is Filing.CONFLICT:
-        tx.execute(sa.update(InstanceRow).where(InstanceRow.id.in_(others)).values(standing="conflict"))
-        events.record(tx, now, EventKind.CONFLICT, level=Level.ALARM, case_id=row.case_id, version=row.version)
+def _note_versions(tx: Transaction, filing: Filing, row: InstanceRow, others: list[InstanceRow], now: datetime) -> None:
+    kinds = {
+        Filing.NEW_VERSION: ("superseded", EventKind.NEW_VERSION, Level.NOTICE),
+        Filing.CONFLICT: ("conflict", EventKind.CONFLICT, Level.ALARM),
+    }
+    if filing in kinds:
+        standing, kind, level = kinds[filing]
+        for other in others:
+            other.standing = standing
+        events.record(tx, now, kind, level=level, case_id=row.case_id, version=row.version)
 
 
 def note_routed(tx: Transaction, instance_id: int, now: datetime) -> None:

@@ -49,7 +49,7 @@ def record(
     site_id: int | None = None,
     **fields: int | float | str | bool | None,
 ) -> None:
-    """Write an event in the caller's transaction and wake the readers when it commits.
+    """Write an event in the caller's transaction; a trigger of the table wakes the readers when it commits.
 
     Args:
         transfer: What it is about; brings its case and partner with it.
@@ -68,7 +68,6 @@ def record(
             fields=dict(fields),
         )
     )
-    tx.execute(sa.text("select pg_notify('rp_event', '')"))
 
 
 def read_after(database: Database, position: Position, limit: int = PAGE_MAX) -> list[Happened]:

@@ -19,6 +19,9 @@ from raypost.transfer import pacing
 from raypost.transfer.control import Head, Manifest, Message, Parcel, Receipt
 from raypost.transfer.pacing import PacingLimits, Waiting
 
+LOOK_AGAIN = timedelta(seconds=2)
+"""A sealed message that no session took after so long is offered again by the sweep."""
+
 PLAN_ITEMS_MAX = 600
 """So many waiting instances are looked at for one parcel; more than fit into any."""
 
@@ -234,7 +237,7 @@ def note_queued(
             message_id=message_id,
             size_bytes=size_bytes,
             queued_at=now,
-            due=now + timedelta(seconds=60),
+            due=now + LOOK_AGAIN,
         )
         .returning(MessageRow.id)
     ).first()
@@ -351,7 +354,8 @@ def _mine(tx: Transaction, message: QueuedMessage, slot: str) -> MessageRow | No
 def wake_dispatch(tx: Transaction, relay: str, slots: int) -> None:
     """Queue the sessions of a relay."""
     for slot in range(slots):
-        enqueue(tx, "dispatch", once=f"dispatch:{relay}:{slot}", rank=100, relay=relay, slot=slot)
+        lock = f"dispatch:{relay}:{slot}"
+        enqueue(tx, "dispatch", once=lock, unless_running=True, rank=100, relay=relay, slot=slot)
 
 
 def due_relays(tx: Transaction, now: datetime) -> list[str]:
@@ -370,7 +374,7 @@ def stale_planned(tx: Transaction, now: datetime) -> list[int]:
     return list(
         tx.scalars(
             sa.select(MessageRow.transfer_id)
-            .where(MessageRow.state == "planned", MessageRow.planned_at < now - timedelta(seconds=30))
+            .where(MessageRow.state == "planned", MessageRow.planned_at < now - LOOK_AGAIN)
             .distinct()
             .limit(200)
         )

@@ -41,18 +41,27 @@ _in_transaction = manager.JobManager(procrastinate.SyncPsycopgConnector())
 """Never opened: writes jobs on the caller's own connection only."""
 
 
-def enqueue(tx: Transaction, task: str, *, once: str | None = None, rank: int = 0, **arguments: int | str) -> None:
+def enqueue(
+    tx: Transaction,
+    task: str,
+    *,
+    once: str | None = None,
+    unless_running: bool = False,
+    rank: int = 0,
+    **arguments: int | str,
+) -> None:
     """Queue a job in the transaction; it starts some milliseconds after the commit.
 
     Args:
         task: Name of a station's job.
-        once: Not if a job with this lock is still waiting; a running one does not count.
+        once: Not if a job with this lock is still waiting.
+        unless_running: Not if one is at work either. It looks for more before it ends; what comes in the moment after
+            that look is found by the sweep, so this is only for work whose rows have a due instant.
         rank: Higher starts first.
         arguments: Numbers and names of rows, never content.
     """
     tx.flush()
-    waiting = sa.text("select 1 from procrastinate_jobs where queueing_lock = :lock and status = 'todo'")
-    if once and tx.scalar(waiting, {"lock": once}):
+    if once and tx.scalar(_RUNNING if unless_running else _WAITING, {"lock": once}):
         return
     job = jobs.Job(
         id=None,
@@ -69,6 +78,10 @@ def enqueue(tx: Transaction, task: str, *, once: str | None = None, rank: int = 
             _in_transaction.defer_job(job, connection=tx.connection().connection.driver_connection)
     except exceptions.AlreadyEnqueued:
         pass
+
+
+_WAITING = sa.text("select 1 from procrastinate_jobs where queueing_lock = :lock and status = 'todo'")
+_RUNNING = sa.text("select 1 from procrastinate_jobs where queueing_lock = :lock and status in ('todo', 'doing')")
 
 
 class _InsistentJobManager(manager.JobManager):

@@ -316,7 +316,7 @@ class MessageRow(Base):
             "ix_rp_message_open",
             "state",
             "priority_rank",
-            postgresql_where=sa.text("state in ('planned', 'queued', 'sending')"),
+            postgresql_where=sa.text("state in ('planned', 'queued', 'sending', 'verified')"),
         ),
         sa.Index("ix_rp_message_message_id", "message_id", postgresql_where=sa.text("message_id <> ''")),
     )

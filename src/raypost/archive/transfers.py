@@ -145,24 +145,25 @@ def lock_case(tx: Transaction, case_id: int) -> CaseRow:
     return tx.get_one(CaseRow, case_id, with_for_update={"key_share": True})
 
 
-def add_item(tx: Transaction, transfer: TransferRow, instance: InstanceRow, now: datetime) -> None:
-    """Put an instance into an outgoing transfer, once."""
-    added = tx.execute(
-        insert(TransferItemRow)
-        .values(
-            transfer_id=transfer.id,
-            sha256=instance.sha256,
-            size_bytes=instance.size_bytes,
-            sop_instance_uid=instance.sop_instance_uid,
-            instance_id=instance.id,
-            state="waiting",
-            added_at=now,
-        )
-        .on_conflict_do_nothing()
-        .returning(TransferItemRow.id)
-    ).first()
-    if added is not None:
-        transfer.last_arrival_at = max(transfer.last_arrival_at, instance.received_at)
+def add_items(tx: Transaction, transfer: TransferRow, instances: list[InstanceRow], now: datetime) -> None:
+    """Put instances into an outgoing transfer, each once."""
+    values = [
+        {
+            "transfer_id": transfer.id,
+            "sha256": one.sha256,
+            "size_bytes": one.size_bytes,
+            "sop_instance_uid": one.sop_instance_uid,
+            "instance_id": one.id,
+            "state": "waiting",
+            "added_at": now,
+        }
+        for one in instances
+    ]
+    added = set(
+        tx.scalars(insert(TransferItemRow).on_conflict_do_nothing().returning(TransferItemRow.instance_id), values)
+    )
+    arrivals = [one.received_at for one in instances if one.id in added]
+    transfer.last_arrival_at = max([transfer.last_arrival_at, *arrivals])
 
 
 def order_again(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime, who: str) -> int:
@@ -216,7 +217,8 @@ def send_again(
 
 def wake_pack(tx: Transaction, transfer: TransferRow) -> None:
     """Queue the packing of a transfer's messages."""
-    enqueue(tx, "pack", once=f"pack:{transfer.id}", rank=Priority(transfer.priority).rank, transfer_id=transfer.id)
+    rank = Priority(transfer.priority).rank
+    enqueue(tx, "pack", once=f"pack:{transfer.id}", unless_running=True, rank=rank, transfer_id=transfer.id)
 
 
 def rearm(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime) -> None:
@@ -401,6 +403,21 @@ def add_message(tx: Transaction, transfer: TransferRow, kind: MessageKind, numbe
     ).one()
 
 
+def is_anything_due(tx: Transaction, now: datetime) -> bool:
+    """Say whether the sweep would find anything; one statement, since mostly it would not."""
+    return bool(tx.scalar(_ANYTHING_DUE, {"now": now}))
+
+
+_ANYTHING_DUE = sa.text("""
+select exists (select from rp_transfer where due <= :now)
+    or exists (select from rp_message where state in ('planned', 'queued', 'sending', 'verified')
+               and coalesce(due, planned_at + interval '2 seconds') <= :now)
+    or exists (select from rp_collected where due <= :now)
+    or exists (select from rp_forward where due <= :now)
+    or exists (select from rp_instance where routed_at is null)
+""")
+
+
 def due_transfers(tx: Transaction, now: datetime, limit: int) -> list[int]:
     """Return transfers whose time has come; their due moves on, so that a lost check is asked for again."""
     rows = tx.scalars(
@@ -430,16 +447,10 @@ def streaming_of_case(tx: Transaction, case_id: int) -> list[int]:
     )
 
 
-def cases_unrouted_since(tx: Transaction, before: datetime, limit: int) -> list[int]:
-    """Return cases with instances that no rule looked at for a while: their job was lost."""
-    return list(
-        tx.scalars(
-            sa.select(InstanceRow.case_id)
-            .where(InstanceRow.routed_at.is_(None), InstanceRow.received_at < before)
-            .distinct()
-            .limit(limit)
-        )
-    )
+def cases_unrouted(tx: Transaction, limit: int) -> list[int]:
+    """Return cases with instances that no rule looked at yet: the rest of a burst, or their job was lost."""
+    unrouted = sa.select(InstanceRow.case_id).where(InstanceRow.routed_at.is_(None))
+    return list(tx.scalars(unrouted.distinct().limit(limit)))
 
 
 def parcels_unfiled_since(tx: Transaction, before: datetime, limit: int) -> list[int]:

@@ -98,7 +98,7 @@ def partner_list(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = Fa
             "ae_stem": one.ae_stem,
             "fingerprint": one.fingerprint,
             "self": one.is_self,
-            "expires_at": _iso(facts[one.name].expires_at),
+            "expires_at": _iso(facts[one.name].usable_until),
         }
         for one in known
     ]

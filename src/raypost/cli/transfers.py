@@ -67,7 +67,7 @@ def send(
         else:
             sent = _send_files(site, paths or [], to, priority, left_out, quiet=as_json)
         shapes = _wait(site, sent, wait_s)
-    shape = {"transfers": shapes, "left_out": left_out}
+    shape: dict[str, Any] = {"transfers": shapes, "left_out": left_out}
 
     def _show() -> None:
         for one in left_out:
@@ -78,13 +78,19 @@ def send(
                 markup=False,
             )
 
+    late = NotNowError(
+        "not delivered in time",
+        meaning="It is still on its way; nothing is lost.",
+        do="`raypost transfer show` tells where it is.",
+    )
+    is_late = bool(wait_s) and any(one["state"] != "delivered" for one in shapes)
+    if is_late and as_json:  # one JSON document, whatever happens
+        shape["error"] = late.as_json()
     answer(as_json, shape, _show)
-    if wait_s and any(one["state"] != "delivered" for one in shapes):
-        raise NotNowError(
-            "not delivered in time",
-            meaning="It is still on its way; nothing is lost.",
-            do="`raypost transfer show` tells where it is.",
-        )
+    if is_late and as_json:
+        raise typer.Exit(late.exit_code)
+    if is_late:
+        raise late
 
 
 def _send_files(

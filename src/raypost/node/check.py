@@ -122,16 +122,12 @@ def _certificate(site: Site, one: Partner) -> Finding:
     except RaypostError as error:
         return _failed(name, error)
     whose = "Make a new one" if one.is_self else "Ask the partner for a new card"
-    if not facts.usable_at(now):
-        word = "revoked" if facts.revoked else "expired"
-        since = f" since {facts.expires_at:%Y-%m-%d}" if facts.expires_at and not facts.revoked else ""
-        return Finding(
-            name, False, f"{word}{since}: nothing can be sealed or opened with it", f"{whose} now.", "RP-500"
-        )
-    if facts.expires_at is not None and facts.expires_at - now < EXPIRES_SOON:
-        return Finding(name, True, f"expires soon, on {facts.expires_at:%Y-%m-%d}", f"{whose} before that day.")
-    until = f"valid until {facts.expires_at:%Y-%m-%d}" if facts.expires_at else "valid without end"
-    return Finding(name, True, until)
+    if reason := facts.unusable_reason_at(now):
+        return Finding(name, False, f"{reason}: nothing can be sealed or opened with it", f"{whose} now.", "RP-500")
+    until = facts.usable_until  # of the keys that sign and encrypt, too: they end before the certificate does
+    if until is not None and until - now < EXPIRES_SOON:
+        return Finding(name, True, f"expires soon, on {until:%Y-%m-%d}", f"{whose} before that day.")
+    return Finding(name, True, f"valid until {until:%Y-%m-%d}" if until else "valid without end")
 
 
 def _serving(site: Site) -> Finding:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raypost.archive import events
+from raypost.archive.blobs import BlobStore
 from raypost.archive.database import Database
 from raypost.archive.events import Happened, Position
 from raypost.dicom.jobs import EXAMINE, PRELOAD
@@ -246,7 +247,7 @@ def compare_pixels(files: list[Path], centre: DemoSite) -> tuple[bool, str]:
 
 
 def _blobs(site: DemoSite) -> list[Path]:
-    return [one for one in (site.folder / "data" / "blobs").glob("??/??/*") if len(one.name) == 64]
+    return BlobStore(site.folder / "data" / "blobs").all_files()
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:

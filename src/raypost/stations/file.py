@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from raypost.archive import arrivals, cases, events, quarantine, transfers
 from raypost.archive.arrivals import ToFile
 from raypost.archive.cases import Filing, Origin
+from raypost.archive.database import Transaction
 from raypost.archive.queue import enqueue
 from raypost.archive.site import Archive
+from raypost.archive.tables import TransferRow
 from raypost.dicom.jobs import EXAMINE
 from raypost.errors import BadInputError
 from raypost.model.audit import EventKind
@@ -44,30 +46,16 @@ class FileParcel:
             transfer = transfers.lock(tx, transfer_id)
             if transfer is None or arrivals.instances_to_file(tx, message_row) is None:
                 return  # filed by another worker meanwhile
-            origin = Origin(transfer.partner_id, is_test=transfer.is_test)
-            new = 0
+            readable: list[tuple[ToFile, InstanceFacts]] = []
             for one, facts in examined:
-                if isinstance(facts, InstanceFacts) and facts.study_instance_uid != transfer.study_instance_uid:
-                    facts = BadInputError("an instance belongs to another study than its transfer")
-                if isinstance(facts, BadInputError):
-                    copy = self.archive.blobs.copy_to(one.sha256, self.archive.spool.new_file("dcm"))
-                    quarantine.put(
-                        tx,
-                        self.archive.spool,
-                        copy,
-                        facts,
-                        source="mail",
-                        origin="partner",
-                        now=now,
-                        transfer=transfer,
-                    )
-                    copy.unlink(missing_ok=True)
-                    arrivals.note_item_refused(tx, one.item_id)
-                    continue
-                filed = cases.file_instance(tx, facts, origin, now)
-                new += filed.filing is not Filing.DUPLICATE
-                transfer.case_id = filed.case_id
-                arrivals.note_item_filed(tx, one.item_id, filed.instance_id)
+                if isinstance(facts, InstanceFacts) and facts.study_instance_uid == transfer.study_instance_uid:
+                    readable.append((one, facts))
+                elif isinstance(facts, BadInputError):
+                    self._refuse(tx, transfer, one, facts)
+                else:
+                    wrong = BadInputError("an instance belongs to another study than its transfer")
+                    self._refuse(tx, transfer, one, wrong)
+            new = self._into_archive(tx, transfer, readable)
             arrivals.note_parcel_filed(tx, transfer, message_row, now)
             if transfer.case_id is not None:
                 enqueue(tx, "route", once=f"route:{transfer.case_id}", rank=20, case_id=transfer.case_id)
@@ -80,6 +68,26 @@ class FileParcel:
                 new=new,
             )
             transfers.rearm(tx, transfer, self.limits, now)
+
+    def _into_archive(
+        self, tx: Transaction, transfer: TransferRow, readable: list[tuple[ToFile, InstanceFacts]]
+    ) -> int:
+        """File what can be read; return how many instances were not here before."""
+        if not readable:
+            return 0
+        origin = Origin(transfer.partner_id, is_test=transfer.is_test)
+        filed = cases.file_instances(tx, [facts for _, facts in readable], origin, self.clock.now())
+        transfer.case_id = filed[0].case_id
+        pairs = zip(readable, filed, strict=True)
+        arrivals.note_items_filed(tx, {one.item_id: done.instance_id for (one, _), done in pairs})
+        return sum(done.filing is not Filing.DUPLICATE for done in filed)
+
+    def _refuse(self, tx: Transaction, transfer: TransferRow, one: ToFile, error: BadInputError) -> None:
+        """Keep in quarantine what cannot be filed; the receipt names it."""
+        copy = self.archive.blobs.copy_to(one.sha256, self.archive.spool.new_file("dcm"))
+        now = self.clock.now()
+        quarantine.put(tx, self.archive.spool, copy, error, source="mail", origin="partner", now=now, transfer=transfer)
+        arrivals.note_item_refused(tx, one.item_id)
 
     def _examine(self, one: ToFile) -> InstanceFacts | BadInputError:
         """Look at a file in the sandbox; it must be the instance that the signed list names."""

@@ -48,6 +48,7 @@ class Intake:
     clock: Clock
     disk_free_min_bytes: int
     _cases: dict[str, set[int]] = field(default_factory=dict)
+    _site_ids: list[int] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def receive(self, received: Received) -> int:
@@ -71,7 +72,7 @@ class Intake:
         facts = self._keep(file)
         now = self.clock.now()
         with self.archive.database.transaction() as tx:
-            origin = Origin(partners.own_site(tx).site_id, is_test=is_test)
+            origin = Origin(self._own_site_id(tx), is_test=is_test)
             filed = cases.file_instance(tx, facts, origin, now)
             cases.note_routed(tx, filed.instance_id, now)
             if filed.filing is not Filing.DUPLICATE:
@@ -96,7 +97,7 @@ class Intake:
         now = self.clock.now()
         with self.archive.database.transaction() as tx:
             origin = Origin(
-                partners.own_site(tx).site_id,
+                self._own_site_id(tx),
                 calling_ae_title=received.calling_ae_title,
                 called_ae_title=received.called_ae_title,
             )
@@ -105,10 +106,17 @@ class Intake:
                 events.record(tx, now, EventKind.DUPLICATE, case_id=filed.case_id, calling=received.calling_ae_title)
             else:
                 _record_received(tx, filed, facts, now)
-                enqueue(tx, "route", once=f"route:{filed.case_id}", rank=50, case_id=filed.case_id)
+                if not filed.is_in_burst:  # the first of a study goes at once, the rest together with the next sweep
+                    enqueue(tx, "route", once=f"route:{filed.case_id}", rank=50, case_id=filed.case_id)
         with self._lock:
             self._cases.setdefault(received.association_id, set()).add(filed.case_id)
         return SUCCESS
+
+    def _own_site_id(self, tx: Transaction) -> int:
+        """Return this site's number; it never changes, so it is asked once."""
+        if not self._site_ids:
+            self._site_ids.append(partners.own_site(tx).site_id)
+        return self._site_ids[0]
 
     def _put_aside(self, received: Received, error: BadInputError) -> int:
         """Keep what cannot be used, and say so; without a database the modality is told to keep it."""
@@ -133,7 +141,8 @@ class Intake:
             with self.archive.database.transaction() as tx:
                 cases.note_release(tx, touched, now)
                 for case_id in sorted(touched):
-                    enqueue(tx, "release", once=f"release:{case_id}", rank=50, case_id=case_id)
+                    enqueue(tx, "route", once=f"route:{case_id}", rank=50, case_id=case_id)
+                    enqueue(tx, "release", once=f"release:{case_id}", rank=49, case_id=case_id)
         except TransientError as error:  # the longer settle time decides then
             log.warning("release not noted", code=error.code, what=error.what)
 

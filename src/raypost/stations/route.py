@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import time, tzinfo
+from datetime import tzinfo
 
 from raypost.archive import cases, forwards, partners, rules, search, transfers
+from raypost.archive.database import Transaction
 from raypost.archive.site import Archive
-from raypost.archive.tables import TransferRow
+from raypost.archive.tables import CaseRow, InstanceRow, SeriesRow
 from raypost.errors import UsageError
 from raypost.model.clock import Clock
 from raypost.model.rules import Rule, RuleAction, RuleSubject, fitting
@@ -54,37 +55,48 @@ class Route:
             nodes = {node.name: node for node in partners.all_nodes(tx)}
             origin = partners.site_name(tx, case.origin_site_id)
             is_ours = any(one.is_self and one.site_id == case.origin_site_id for one in known)
-            touched: dict[int, TransferRow] = {}
+            chosen: dict[str, tuple[Destination, list[InstanceRow]]] = {}
             for instance, series in found:
                 instance.routed_at = now
                 if case.is_test:
                     continue
-                subject = RuleSubject(
-                    origin=origin,
-                    calling_ae_title=instance.calling_ae_title,
-                    called_ae_title=instance.called_ae_title,
-                    modality=series.modality,
-                    study_description=case.study_description,
-                    body_part=series.body_part,
-                    local_time=self._local_time(),
-                )
+                subject = self._subject(origin, case, instance, series)
                 for one in destinations(subject, in_force, known) if is_ours else []:
-                    transfer = transfers.open_outgoing(
-                        tx,
-                        case=case,
-                        site_id=one.partner.site_id,
-                        priority=one.priority,
-                        ordered_by=one.ordered_by,
-                        now=now,
-                    )
-                    transfers.add_item(tx, transfer, instance, now)
-                    touched[transfer.id] = transfer
+                    before, instances = chosen.get(one.partner.name, (one, []))
+                    more_urgent = one if one.priority.rank > before.priority.rank else before
+                    chosen[one.partner.name] = (more_urgent, [*instances, instance])
                 for rule in onward(subject, in_force, is_ours=is_ours):
                     if rule.target in nodes:
                         forwards.order(tx, instance.id, nodes[rule.target], now)
-            for transfer in touched.values():
-                transfers.rearm(tx, transfer, self.limits, now)
+            for destination, instances in chosen.values():
+                self._add(tx, case, destination, instances)
             return len(found)
+
+    def _subject(self, origin: str, case: CaseRow, instance: InstanceRow, series: SeriesRow) -> RuleSubject:
+        return RuleSubject(
+            origin=origin,
+            calling_ae_title=instance.calling_ae_title,
+            called_ae_title=instance.called_ae_title,
+            modality=series.modality,
+            study_description=case.study_description,
+            body_part=series.body_part,
+            local_time=self.clock.now().astimezone(self.zone).time(),
+        )
+
+    def _add(self, tx: Transaction, case: CaseRow, destination: Destination, instances: list[InstanceRow]) -> str:
+        """Put instances into the open transfer of the case to a partner; return its key."""
+        now = self.clock.now()
+        transfer = transfers.open_outgoing(
+            tx,
+            case=case,
+            site_id=destination.partner.site_id,
+            priority=destination.priority,
+            ordered_by=destination.ordered_by,
+            now=now,
+        )
+        transfers.add_items(tx, transfer, instances, now)
+        transfers.rearm(tx, transfer, self.limits, now)
+        return transfer.transfer_key
 
     def send_study(self, study_key: str, partner_name: str, priority: Priority, who: str) -> str:
         """Send a whole study because a person ordered it; return the transfer's key.
@@ -111,17 +123,9 @@ class Route:
         with self.archive.database.transaction() as tx:
             case = transfers.lock_case(tx, case_id)
             partner = partners.partner_named(tx, partner_name)
-            transfer = transfers.open_outgoing(
-                tx, case=case, site_id=partner.site_id, priority=priority, ordered_by=f"person:{who}", now=now
-            )
-            for instance in cases.instances_by_id(tx, instance_ids):
-                transfers.add_item(tx, transfer, instance, now)
             cases.note_release(tx, [case_id], now)  # nothing more is to come
-            transfers.rearm(tx, transfer, self.limits, now)
-            return transfer.transfer_key
-
-    def _local_time(self) -> time:
-        return self.clock.now().astimezone(self.zone).time()
+            destination = Destination(partner, priority, f"person:{who}")
+            return self._add(tx, case, destination, cases.instances_by_id(tx, instance_ids))
 
 
 def destinations(subject: RuleSubject, in_force: list[Rule], known: list[Partner]) -> list[Destination]:

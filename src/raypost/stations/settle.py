@@ -36,6 +36,8 @@ class Settle:
         """
         now = self.clock.now()
         with self.archive.database.transaction() as tx:
+            if not transfers.is_anything_due(tx, now):
+                return
             for transfer_id in transfers.due_transfers(tx, now, SWEEP_MAX):
                 enqueue(tx, "check", once=f"check:{transfer_id}", rank=60, transfer_id=transfer_id)
             for relay in messages.due_relays(tx, now):
@@ -46,8 +48,8 @@ class Settle:
                 enqueue(tx, "open", once=f"open:{collected_id}", collected_id=collected_id)
             for node_id in forwards.due_nodes(tx, now):
                 enqueue(tx, "forward", once=f"forward:{node_id}", node_id=node_id)
-            for case_id in transfers.cases_unrouted_since(tx, now - timedelta(seconds=30), SWEEP_MAX):
-                enqueue(tx, "route", once=f"route:{case_id}", case_id=case_id)
+            for case_id in transfers.cases_unrouted(tx, SWEEP_MAX):
+                enqueue(tx, "route", once=f"route:{case_id}", unless_running=True, case_id=case_id)
             for message_row in transfers.parcels_unfiled_since(tx, now - timedelta(seconds=60), SWEEP_MAX):
                 enqueue(tx, "file", once=f"file:{message_row}", message_row=message_row)
 

@@ -30,7 +30,8 @@ def upgrade() -> None:
     _transfer_items()
     _messages()
     _parcel_entries()
-    _mails_and_forwards()
+    _mails()
+    _forwards()
     _events()
 
 
@@ -380,7 +381,7 @@ def _messages() -> None:
         "rp_message",
         ["state", "priority_rank"],
         unique=False,
-        postgresql_where=sa.text("state in ('planned', 'queued', 'sending')"),
+        postgresql_where=sa.text("state in ('planned', 'queued', 'sending', 'verified')"),
     )
 
 
@@ -407,7 +408,7 @@ def _parcel_entries() -> None:
     op.create_index(op.f("ix_rp_parcel_entry_message_id"), "rp_parcel_entry", ["message_id"], unique=False)
 
 
-def _mails_and_forwards() -> None:
+def _mails() -> None:
     op.create_table(
         "rp_collected",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -459,6 +460,9 @@ def _mails_and_forwards() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rp_quarantine")),
         sa.UniqueConstraint("quarantine_key", name=op.f("uq_rp_quarantine_quarantine_key")),
     )
+
+
+def _forwards() -> None:
     op.create_table(
         "rp_forward",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
