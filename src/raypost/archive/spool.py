@@ -112,7 +112,7 @@ class Spool:
         """Remove files that no row names and that are older than ORPHAN_AGE; return how many.
 
         Args:
-            named: Names, as `keep` returned them, that rows still need.
+            named: Names that rows still need.
         """
         removed = 0
         limit_s = (now - ORPHAN_AGE).timestamp()

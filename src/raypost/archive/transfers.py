@@ -463,7 +463,12 @@ def parcels_unfiled_since(tx: Transaction, before: datetime, limit: int) -> list
 
 
 def files_in_use(tx: Transaction) -> set[str]:
-    """Return the names in the spool that rows still need."""
+    """Return the names in the spool that rows still need: sealed messages, mails, and instances coming in slices."""
     sealed = tx.scalars(sa.select(MessageRow.message_file).where(MessageRow.message_file != ""))
     mails = tx.scalars(sa.select(CollectedRow.mail_file).where(CollectedRow.mail_file != ""))
-    return {*sealed, *mails}
+    incoming = tx.execute(
+        sa.select(TransferRow.transfer_key, TransferItemRow.sha256)
+        .join(TransferItemRow, TransferItemRow.transfer_id == TransferRow.id)
+        .where(TransferRow.direction == "in", TransferItemRow.state == "listed")
+    )
+    return {*sealed, *mails, *(f"assembly/{transfer_key}-{sha256}" for transfer_key, sha256 in incoming)}

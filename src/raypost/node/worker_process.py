@@ -22,6 +22,8 @@ from raypost.stations.settle import Settle
 
 SWEEP_S = 0.5
 TIDY_EVERY = 7200
+CONNECTIONS_BESIDE_JOBS = 4
+"""Of housekeeping. A job may hold two connections: its exclusive section's and a transaction's."""
 DISPATCH_SLOTS = 2
 DISPATCH_LINGER_S = 3.0
 CONTENT_SIZE_MAX_BYTES = 1 << 30
@@ -30,9 +32,30 @@ CONTENT_SIZE_MAX_BYTES = 1 << 30
 log = structlog.get_logger("raypost.worker")
 
 
+class MailBell:
+    """Tells a session that waits for work that a message was sealed in this process."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._rung = threading.Condition()
+
+    def ring(self) -> None:
+        """Wake every waiting session."""
+        with self._rung:
+            self._rung.notify_all()
+
+    def wait(self, pause_s: float) -> bool:
+        """Wait for the bell, at most so many seconds; True when the process is to stop."""
+        with self._rung:
+            if not self._stop.is_set():
+                self._rung.wait(pause_s)
+        return self._stop.is_set()
+
+
 def run(settings: Settings, stop: threading.Event) -> None:
     """Work until told to stop."""
-    with Site.open(settings) as site:
+    connections = 2 * settings.limits.worker_threads + CONNECTIONS_BESIDE_JOBS
+    with Site.open(settings, connections_max=connections) as site:
         site.sandbox.start()
         worker = Worker(site.archive.database, stations(site, stop), threads=settings.limits.worker_threads)
         worker.rescue_at_start()
@@ -45,13 +68,13 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
 def stations(site: Site, stop: threading.Event) -> dict[str, Callable[..., None]]:
     """Return the jobs by name."""
-    settle = make_settle(site)
+    settle, bell = make_settle(site), MailBell(stop)
     return {
         "route": make_route(site).route,
         "release": settle.release,
         "check": settle.check,
-        "pack": make_pack(site).pack,
-        "dispatch": make_dispatch(site, stop).dispatch,
+        "pack": make_pack(site, bell).pack,
+        "dispatch": make_dispatch(site, bell).dispatch,
         "open": make_open(site).open,
         "file": make_file(site).file,
         "forward": lambda node_id: _forward(site, node_id),
@@ -68,7 +91,7 @@ def make_route(site: Site) -> Route:
     return Route(site.archive, site.clock, site.settings.limits_of_transfers(), site.settings.zone)
 
 
-def make_pack(site: Site) -> Pack:
+def make_pack(site: Site, bell: MailBell) -> Pack:
     """Return station 4."""
     relay = site.settings.first_relay
     return Pack(
@@ -80,10 +103,11 @@ def make_pack(site: Site) -> Pack:
         relay,
         site.settings.relay[relay].mail_size_max_bytes,
         DISPATCH_SLOTS,
+        bell.ring,
     )
 
 
-def make_dispatch(site: Site, stop: threading.Event) -> Dispatch:
+def make_dispatch(site: Site, bell: MailBell) -> Dispatch:
     """Return station 5."""
     return Dispatch(
         site.archive,
@@ -92,7 +116,7 @@ def make_dispatch(site: Site, stop: threading.Event) -> Dispatch:
         {name: smtp_account(site.settings, name) for name in site.settings.relay},
         DISPATCH_SLOTS,
         DISPATCH_LINGER_S,
-        lambda pause_s: bool(stop.wait(pause_s)),
+        bell.wait,
     )
 
 

@@ -25,7 +25,7 @@ from raypost.transfer.limits import Limits
 
 RETRY_FIRST_S = 2.0
 RETRY_MAX_S = 300.0
-LOOK_PAUSE_S = 0.05
+LOOK_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Dispatch:
     Attributes:
         accounts: By relay.
         linger_s: A session without work stays open for so long, because the next parcel of a study comes soon.
-        pause: Waits so many seconds; True when the process is to stop.
+        pause: Waits so many seconds, or until a message is sealed in this process; True when the process is to stop.
     """
 
     archive: Archive
@@ -83,7 +83,8 @@ class Dispatch:
             raise
 
     def _next(self, relay: str, holder: str) -> QueuedMessage | None:
-        until = self.clock.now() + timedelta(seconds=self.linger_s)
+        linger_s = self.linger_s if holder.endswith(":0") else 0.0  # one session waits for more, not all of them
+        until = self.clock.now() + timedelta(seconds=linger_s)
         message = self._claim(relay, holder)
         while message is None and self.clock.now() < until:
             if self.pause(LOOK_PAUSE_S):

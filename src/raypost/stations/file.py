@@ -6,6 +6,7 @@ kept in quarantine.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from raypost.archive import arrivals, cases, events, quarantine, transfers
@@ -22,6 +23,9 @@ from raypost.model.clock import Clock
 from raypost.model.study import InstanceFacts
 from raypost.sandbox.pool import Sandbox
 from raypost.transfer.limits import Limits
+
+EXAMINED_AT_ONCE = 2
+"""Instances of a parcel that are looked at side by side; the sandbox bounds it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,8 @@ class FileParcel:
         if found is None:
             return
         transfer_id, waiting = found
-        examined = [(one, self._examine(one)) for one in waiting]
+        with ThreadPoolExecutor(EXAMINED_AT_ONCE) as threads:
+            examined = list(zip(waiting, threads.map(self._examine, waiting), strict=True))
         now = self.clock.now()
         with self.archive.database.transaction() as tx:
             transfer = transfers.lock(tx, transfer_id)
@@ -84,9 +89,8 @@ class FileParcel:
 
     def _refuse(self, tx: Transaction, transfer: TransferRow, one: ToFile, error: BadInputError) -> None:
         """Keep in quarantine what cannot be filed; the receipt names it."""
-        copy = self.archive.blobs.copy_to(one.sha256, self.archive.spool.new_file("dcm"))
-        now = self.clock.now()
-        quarantine.put(tx, self.archive.spool, copy, error, source="mail", origin="partner", now=now, transfer=transfer)
+        now, blob = self.clock.now(), self.archive.blobs.path(one.sha256)
+        quarantine.put(tx, self.archive.spool, blob, error, source="mail", origin="partner", now=now, transfer=transfer)
         arrivals.note_item_refused(tx, one.item_id)
 
     def _examine(self, one: ToFile) -> InstanceFacts | BadInputError:

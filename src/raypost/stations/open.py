@@ -196,7 +196,7 @@ class OpenMail:
             if found is None:
                 raise NotOursError("a bounce for a mail that this site did not send")
             if collected.note_done(tx, mail.collected_id, "opened"):
-                said = f"{outer.get('status') or ''} {outer.get('diagnostic') or ''}".strip()
+                said = f"{outer.get('enhanced_code') or ''} {outer.get('diagnostic') or ''}".strip()
                 events.record(
                     tx,
                     now,

@@ -6,7 +6,7 @@ to send again, and always says what is committed then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -42,6 +42,7 @@ class Pack:
     Attributes:
         relay: The relay that mails leave by.
         mail_size_max_bytes: Of a mail, where the relay names no smaller limit.
+        on_queued: Is told after a message is committed as ready to be sent.
     """
 
     archive: Archive
@@ -52,6 +53,7 @@ class Pack:
     relay: str
     mail_size_max_bytes: int
     dispatch_slots: int
+    on_queued: Callable[[], None] = lambda: None
 
     def pack(self, transfer_id: int) -> None:
         """Pack and seal every message of a transfer that is to go now.
@@ -136,6 +138,7 @@ class Pack:
             record(packed_at, EventKind.PACKED, bytes=entity_bytes)
             record(now, EventKind.SEALED, bytes=size_bytes)
             messages.wake_dispatch(tx, self.relay, self.dispatch_slots)
+        self.on_queued()
 
     def _verify_blobs(self, message: Message) -> None:
         """Compare every file with its hash before it is sealed (invariant 5)."""

@@ -57,8 +57,17 @@ def desk() -> Iterator[Desk]:
     one = Desk(folder)
     try:
         found = one.ask(
-            "init", folder / "site", "--name", "neustadt", "--address", "neustadt@stroke.example",
-            "--relay", "localhost", "--calling", "CT1", config=False,
+            "init",
+            folder / "site",
+            "--name",
+            "neustadt",
+            "--address",
+            "neustadt@stroke.example",
+            "--relay",
+            "localhost",
+            "--calling",
+            "CT1",
+            config=False,
         )
         check_shape("init", found)
         text = one.config.read_text()
@@ -80,10 +89,18 @@ def _fill(desk: Desk) -> None:
     fingerprint = keyring.make_site_key("ludwigshafen", "ludwigshafen@stroke.example", 30, 30)
     card = desk.folder / "ludwigshafen.card"
     address = CardAddress("ludwigshafen@stroke.example", "main")
-    card.write_text(write_card(SiteCard(
-        "ludwigshafen", "Schlaganfallzentrum", "LUDWIGSHAFEN", (address,), fingerprint,
-        keyring.export_certificate(fingerprint),
-    )))
+    card.write_text(
+        write_card(
+            SiteCard(
+                "ludwigshafen",
+                "Schlaganfallzentrum",
+                "LUDWIGSHAFEN",
+                (address,),
+                fingerprint,
+                keyring.export_certificate(fingerprint),
+            )
+        )
+    )
     keyring.close()
     refused = desk.ask("partner", "add", card, "--fingerprint", "0" * 40, exit_code=2)
     check_shape("error", refused)
@@ -100,7 +117,12 @@ def _fill(desk: Desk) -> None:
         file = site.archive.spool.new_file("dcm")
         file.write_bytes(b"nothing")
         quarantine.put(
-            tx, site.archive.spool, file, BadInputError("it is no DICOM"), source="dicom", origin="CT1",
+            tx,
+            site.archive.spool,
+            file,
+            BadInputError("it is no DICOM"),
+            source="dicom",
+            origin="CT1",
             now=site.clock.now(),
         )
 
@@ -209,18 +231,21 @@ def test_a_check_that_finds_faults_ends_with_1(desk: Desk) -> None:
     check_shape("check", found)
 
 
-@pytest.mark.parametrize("words", [
-    ("study", "show", "nothing"),
-    ("transfer", "show", "nothing"),
-    ("transfer", "resend", "nothing"),
-    ("quarantine", "show", "nothing"),
-    ("rule", "remove", "nothing"),
-    ("node", "remove", "nothing"),
-    ("partner", "remove", "nothing"),
-    ("send", "--to", "nobody", "/nowhere"),
-    ("send", "--to", "ludwigshafen"),
-    ("rule", "add"),
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("study", "show", "nothing"),
+        ("transfer", "show", "nothing"),
+        ("transfer", "resend", "nothing"),
+        ("quarantine", "show", "nothing"),
+        ("rule", "remove", "nothing"),
+        ("node", "remove", "nothing"),
+        ("partner", "remove", "nothing"),
+        ("send", "--to", "nobody", "/nowhere"),
+        ("send", "--to", "ludwigshafen"),
+        ("rule", "add"),
+    ],
+)
 def test_wrong_use_is_2_and_says_what_to_do(desk: Desk, words: tuple[str, ...]) -> None:
     found = desk.ask(*words, exit_code=2)
     check_shape("error", found)
