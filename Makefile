@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export TCP_NODELAY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo fmt check unit test sim seed fuzz bench docs wheel ci clean
+.PHONY: help setup setup-dev demo fmt check unit test peers bench docs wheel wheel-test ci clean
 
 ##@ Start
 setup: $(VENV)/.run ## Create .venv from the lock file: what Raypost needs to run
@@ -25,12 +25,12 @@ check: $(VENV)/.dev ## Lint, imports, types, spelling, generated docs, rules of 
 	$(BIN)/ruff format --check src tests tools
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
-	$(BIN)/codespell src tests docs tools README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md
+	$(BIN)/codespell src tests docs tools README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md SECURITY.md
 	$(BIN)/python tools/generate_docs.py --check
 	$(BIN)/pytest -q tests/test_tidy.py
 
 unit: $(VENV)/.dev ## Tests without peers
-	$(BIN)/pytest -q tests/test_tidy.py tests/unit tests/attacks
+	$(BIN)/pytest -q tests/test_tidy.py tests/test_docs.py tests/unit tests/attacks
 
 test: $(VENV)/.dev peers ## All tests, with real Postfix, Dovecot, DCMTK, Orthanc, gpg
 	$(BIN)/pytest -q tests

@@ -12,7 +12,7 @@ RaypostError                  code: stable, documented; `what` happened, its `me
 ├── IntegrityError            bytes are not what they were said to be: ask again, then a person
 ├── SecurityError             signature, certificate, decryption: quarantine, never retried
 ├── RemoteProtocolError       the partner's message breaks the protocol: quarantine, go on
-└── LocalProtocolError        our bug: the station stops, the supervisor restarts it
+└── LocalProtocolError        our bug: the job fails and is tried again
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class UnreachableError(TransientError):
     """A peer did not answer: refused connection, time-out, broken TLS."""
 
     code = "RP-101"
-    do = "If it lasts: check the network and whether the server runs; `raypost check` names the fault."
+    do = "If it lasts: look at the network between, and whether the server runs."
 
 
 class UnknownOutcomeError(TransientError):
@@ -160,7 +160,7 @@ class LocalProtocolError(RaypostError):
     """A state machine was driven in a way its table does not allow: a bug of ours."""
 
     code = "RP-900"
-    meaning = "The station stops and is restarted; rows and files are as before."
+    meaning = "This job failed and is tried again; rows and files are as before."
     do = "Report it with the log; nothing needs to be sent again by hand."
 
 

@@ -25,6 +25,8 @@ from raypost.transfer.pacing import PacingLimits
 from raypost.transfer.receiver import ReceiverLimits
 from raypost.transfer.sender import SenderLimits
 
+FAULTS_MAX = 10
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 30)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -95,7 +97,7 @@ class CallingNode(_Section):
     """[[dicom.calling]] A modality or PACS that may send to this site."""
 
     ae_title: Annotated[str, Field(description="its AE title")]
-    hosts: Annotated[tuple[str, ...], Field(description="its addresses; empty: any host of the network segment")] = ()
+    hosts: Annotated[tuple[str, ...], Field(description="its addresses; empty: any host that reaches the port")] = ()
 
     @field_validator("ae_title")
     @classmethod
@@ -140,7 +142,7 @@ class RelaySettings(_Section):
     imap_port: Annotated[Port, Field(description="993 with tls, 143 with starttls")] = 993
     imap_security: Annotated[Literal["tls", "starttls"], Field(description="there is no third")] = "tls"
     username: Annotated[Word, Field(description="login, for both")]
-    password_file: Annotated[Path, Field(description="file that holds the password, readable by this user alone")]
+    password_file: Annotated[Path, Field(description="file that holds the password; not to be readable by everybody")]
     ca_file: Annotated[Path | None, Field(description="PEM file of the authority to trust; default: the system's")] = (
         None
     )
@@ -270,12 +272,18 @@ def load(file: Path) -> Settings:
     try:
         settings = Settings(**found)
     except ValidationError as error:
-        raise UsageError(f"{file}: {_faults(error)}") from error
+        raise UsageError(
+            f"{file}: {_faults(error)}", do="Correct the file; `raypost config template` prints one with every setting."
+        ) from error
     return _absolute(settings, file.absolute().parent)
 
 
 def _faults(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:10])
+    """Say each fault in words of ours: where it stands and what is wrong."""
+    words = {"extra_forbidden": "there is no such setting", "missing": "is missing"}
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc']))}: {words.get(one['type'], one['msg'])}" for one in error.errors()[:FAULTS_MAX]
+    )
 
 
 def _absolute(settings: Settings, folder: Path) -> Settings:

@@ -18,7 +18,7 @@ import psutil
 import pydicom
 import sqlalchemy as sa
 
-from raypost.archive import transfers
+from raypost.archive import overdue as overdue_rows
 from raypost.archive.blobs import BlobStore
 from raypost.archive.spool import Spool
 from raypost.errors import RaypostError
@@ -269,7 +269,7 @@ def assert_at_rest(house: House, *, killed: bool = False) -> None:
             overdue = house.one(f"select count(*) from {table} where due < now() - make_interval(secs => {OVERDUE_S})")
             assert not overdue, (house.name, table)
         with house.database.transaction() as tx:
-            named = transfers.files_in_use(tx)
+            named = overdue.files_in_use(tx)
         assert not named, (house.name, named)
         left = {f"{one}/{file.name}" for one in ("mail", "sealed") for file in (house.spool.folder / one).iterdir()}
         if not killed:

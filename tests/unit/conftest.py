@@ -17,6 +17,7 @@ from raypost.archive import collected, events, messages, migrate, partners, tran
 from raypost.archive.collected import MailPlace
 from raypost.archive.database import Database, create_database
 from raypost.archive.embedded import EmbeddedPostgres
+from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
 from raypost.archive.tables import MessageRow, TransferRow
 from raypost.dicom.jobs import PRELOAD
@@ -221,7 +222,7 @@ class Postman:
         with sender.archive.database.transaction() as tx:
             transfer = transfers.lock(tx, message.transfer_id)
             assert messages.note_accepted(tx, message, "test", sender.clock.now())
-            transfers.rearm(tx, transfer, sender.limits, sender.clock.now())
+            rearm(tx, transfer, sender.limits, sender.clock.now())
         sender.archive.spool.discard(message.message_file)
 
     def _recipient(self, mail: bytes) -> TestSite:

@@ -158,6 +158,21 @@ def note_routed(tx: Transaction, instance_id: int, now: datetime) -> None:
     )
 
 
+def note_called_anew(tx: Transaction, instance_id: int, origin: Origin) -> bool:
+    """Note that an instance that is here already was sent once more, to another AE title: that is a new order.
+
+    Returns:
+        True when the rules have to look at it again; False when it was sent to the same AE title as before.
+    """
+    found = tx.execute(
+        sa.update(InstanceRow)
+        .where(InstanceRow.id == instance_id, InstanceRow.called_ae_title != origin.called_ae_title)
+        .values(calling_ae_title=origin.calling_ae_title, called_ae_title=origin.called_ae_title, routed_at=None)
+        .returning(InstanceRow.id)
+    ).first()
+    return found is not None
+
+
 def note_release(tx: Transaction, case_ids: Iterable[int], now: datetime) -> None:
     """Remember that the modality released the association over which these cases came."""
     tx.execute(sa.update(CaseRow).where(CaseRow.id.in_(list(case_ids))).values(released_at=now))

@@ -203,10 +203,11 @@ def _receipt(tx: Transaction, transfer: TransferRow, head: Head) -> Receipt:
         by_state[state].add(sha256)
     is_final = transfer.state == "complete"
     last = max([transfer.manifest_parcels or 0, *parcels])
+    asks = not is_final and transfer.reminders > 0  # only after a quiet spell: what is late may still be on its way
     return Receipt(
         head,
         parcels_filed=frozenset(number for number, state in parcels.items() if state == "filed"),
-        parcels_missing=frozenset() if is_final else frozenset(range(1, last + 1)) - set(parcels),
+        parcels_missing=frozenset(range(1, last + 1)) - set(parcels) if asks else frozenset(),
         instances_filed=len(by_state["filed"]),
         filed=frozenset(by_state["filed"]) if is_final else frozenset(),
         refused=frozenset(by_state["refused"]),

@@ -24,6 +24,7 @@ def put(
     origin: str,
     now: datetime,
     transfer: TransferRow | None = None,
+    kind: EventKind = EventKind.QUARANTINED,
 ) -> str:
     """Put a file into quarantine and note why; return the key by which a person finds it.
 
@@ -54,7 +55,7 @@ def put(
     events.record(
         tx,
         now,
-        EventKind.QUARANTINED,
+        kind,
         level=level,
         transfer=transfer,
         source=source,

@@ -28,7 +28,7 @@ Shape = dict[str, Any]
 
 
 def studies(tx: Transaction, *, limit: int = 50, text: str = "") -> list[Shape]:
-    """Return the newest studies; `text` is looked for in patient name, patient ID and description."""
+    """Return the newest studies; `text` is looked for in patient name, patient ID, accession number and description."""
     query = (
         sa.select(CaseRow, PatientRow, SiteRow.name, sa.func.count(InstanceRow.id), sa.func.sum(InstanceRow.size_bytes))
         .join(PatientRow, PatientRow.id == CaseRow.patient_id)
@@ -45,6 +45,7 @@ def studies(tx: Transaction, *, limit: int = 50, text: str = "") -> list[Shape]:
                 PatientRow.patient_name.ilike(pattern),
                 PatientRow.patient_id.ilike(pattern),
                 CaseRow.study_description.ilike(pattern),
+                CaseRow.accession_number.ilike(pattern),
             )
         )
     return [_study(case, patient, origin, count, size) for case, patient, origin, count, size in tx.execute(query)]

@@ -45,9 +45,18 @@ class DemoDisplay:
             self._live.update(self._panels(progress))
             return
         for side, step, count, words in self._steps(progress):
+            is_done = self._is_done(side, step, count, progress)
             if count and step not in self._said:
                 self._said.add(step)
+                self._console.print(f"  {side:13} {step:10} begins", markup=False)
+            if is_done and f"{step} done" not in self._said:
+                self._said.add(f"{step} done")
                 self._console.print(f"  {side:13} {step:10} {words}", markup=False)
+
+    def _is_done(self, side: str, step: str, count: int, it: Progress) -> bool:
+        """Say whether a step did all it has to: every image, or whatever it counts once the study is delivered."""
+        counts_images = step.strip() not in ("sent", "fetched") and not (side == CENTRE and step == "receipted")
+        return count >= self._instances if counts_images else bool(count) and it.delivered > 0
 
     def _steps(self, it: Progress) -> list[tuple[str, str, int, str]]:
         return [
@@ -71,9 +80,8 @@ class DemoDisplay:
         sides = {REFERRER: _table(), CENTRE: _table()}
         for side, step, count, words in self._steps(it):
             total = self._instances
-            is_images = step.strip() not in ("sent", "fetched") and not (side == CENTRE and step == "receipted")
-            is_done = count >= total if is_images else bool(count) and it.delivered > 0
-            done = min(count, total) if is_images else (total if is_done else min(count, total // 2))
+            is_done = self._is_done(side, step, count, it)
+            done = total if is_done else min(count, total - 1)
             filled = BAR_WIDTH * done // max(total, 1)
             bar = Text("█" * filled, style="green" if is_done else "cyan") + Text(
                 "░" * (BAR_WIDTH - filled), style="dim"

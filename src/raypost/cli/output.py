@@ -25,8 +25,13 @@ R = TypeVar("R")
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", envvar="RAYPOST_CONFIG", help="The site's raypost.toml.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 DEFAULT_CONFIG = Path("raypost.toml")
+PIPED_WIDTH = 250
+"""Columns where nobody's terminal says how many there are: nothing is cut off in a pipe."""
 
-console = Console(highlight=False, soft_wrap=True)
+UNCUT = ("key", "transfer", "rule", "name", "at")
+"""Columns whose words a person copies: they are never cut."""
+
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
 def answer(as_json: bool, shape: Any, show: Callable[[], None]) -> None:
@@ -42,7 +47,9 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: 
     if not rows:
         console.print(empty, markup=False)
         return
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        table.add_column(name, no_wrap=name in UNCUT, overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell).replace("[", "\\[") for cell in row))
     console.print(table)

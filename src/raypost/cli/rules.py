@@ -64,6 +64,8 @@ def rule_add(
     """
     if bool(to) == bool(forward):
         raise UsageError("name either --to PARTNER or --forward NODE")
+    if forward and priority is not Priority.ROUTINE:
+        raise UsageError("--priority is for --to; in the house everything is sent on at once")
     rule = Rule(
         rule_key=name or new_short_key(),
         action=RuleAction.SEND if to else RuleAction.FORWARD,

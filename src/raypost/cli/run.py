@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 def serve(
     config: ConfigOption = DEFAULT_CONFIG,
     verbose: Annotated[bool, typer.Option(help="Log what goes well, too.")] = False,
-    as_json: JsonOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Say in one line of JSON when it is ready.")] = False,
 ) -> None:
     """Run this site until it is told to stop; restarts whatever dies.
 

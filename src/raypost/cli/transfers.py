@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from raypost.archive import partners, search, transfers
+from raypost.archive.rearm import order_again
 from raypost.cli.output import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -103,7 +104,7 @@ def _send_files(
 
     intake, by_case = make_intake(site), dict[int, list[int]]()
     for number, file in enumerate(files, 1):
-        if not quiet:
+        if not quiet and console.is_terminal:
             console.print(f"\rtaking in {number} of {len(files)}", end="", markup=False)
         try:
             filed = intake.take_file(file)
@@ -254,6 +255,6 @@ def transfer_resend(
             locked = transfers.lock(tx, row.id)
             if locked is None:
                 raise UsageError("the transfer is gone")
-            count = transfers.order_again(tx, locked, site.settings.limits_of_transfers(), site.clock.now(), person())
+            count = order_again(tx, locked, site.settings.limits_of_transfers(), site.clock.now(), person())
     shape = {"transfer_key": transfer_key, "messages": count}
     answer(as_json, shape, lambda: console.print(f"{count} mails are sent again."))

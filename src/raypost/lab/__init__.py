@@ -1,1 +1,1 @@
-"""Sample studies, demo network, fault injection. Shipped: operators rehearse with it."""
+"""Sample studies made by code and a simulated scanner. Shipped: operators rehearse with them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from raypost.archive import collected, partners, queue, search
 from raypost.dicom.scu import DicomNode, echo
-from raypost.errors import RaypostError, RefusedError
+from raypost.errors import RaypostError, RefusedError, UnreachableError
 from raypost.lab.sample_studies import tiny_ct, write_study
 from raypost.mail.imap import ImapMailbox
 from raypost.mail.smtp import SmtpSession
@@ -27,6 +28,7 @@ from raypost.settings import Settings
 EXPIRES_SOON = timedelta(days=30)
 CLOCK_TOLERANCE_S = 60.0
 LOOK_S = 0.2
+CONNECT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,19 @@ def _dicom(settings: Settings) -> str:
         echo(node)
     except RefusedError:
         return "answers, and turns away who is not on its list"
+    except UnreachableError:
+        if not _is_listening(node.host, node.port):
+            raise
+        return "listens, and lets this machine itself not in: it is not on the list of who may send"
     return "answers C-ECHO"
+
+
+def _is_listening(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _transfers(site: Site, partner_name: str | None, timeout_s: float) -> Iterator[Finding]:

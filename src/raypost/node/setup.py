@@ -15,7 +15,7 @@ from raypost.sealing.openpgp import KeyRing
 from raypost.settings import load
 
 PRIMARY_VALIDITY_DAYS = 3 * 365
-SUBKEY_VALIDITY_DAYS = 365
+SUBKEY_VALIDITY_DAYS = 3 * 365
 CARD_MAX_BYTES = 64 << 10
 
 
@@ -72,7 +72,7 @@ DATABASE_EXAMPLE = """# url = "postgresql://raypost@/raypost?host=/var/run/postg
 
 TEMPLATE = """# Raypost: what this machine is. Partners, rules and DICOM nodes are not here but in the database:
 # `raypost partner`, `raypost rule`, `raypost node`. `raypost config show` prints every setting in force;
-# docs/reference/settings.md explains each. Relative paths begin at this file's folder.
+# the page settings.md of the documentation explains each. Relative paths begin at this file's folder.
 # Environment variables win: RAYPOST_DICOM__PORT=104 and so on.
 
 data_folder = "data"             # images, mails on their way, keys
@@ -95,7 +95,7 @@ ae_title = "RAYPOST"             # images sent to a partner's AE title instead g
 # tls_key = "dicom.key"
 # tls_client_ca = "modalities-ca.pem"
 {calling}
-[relay.{relay}]                  # the account on the mail relay; several relays: one such table each
+[relay.{relay}]                  # the account on the mail relay; of several, mail leaves by the first, all are emptied
 smtp_host = "{smtp_host}"
 smtp_port = {smtp_port}
 # smtp_security = "tls"          # or "starttls", then port 587

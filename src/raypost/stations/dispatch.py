@@ -15,6 +15,7 @@ from typing import assert_never
 from raypost.archive import events, messages, partners, relays, transfers
 from raypost.archive.database import Transaction
 from raypost.archive.messages import QueuedMessage
+from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
 from raypost.archive.tables import TransferRow
 from raypost.errors import LoginRefusedError, RaypostError, SecurityError, TransientError
@@ -144,7 +145,7 @@ class Dispatch:
                     record(EventKind.SENDING_REFUSED, level=Level.ALARM, said=said[:200])
                 case _:
                     assert_never(outcome)
-            transfers.rearm(tx, transfer, self.limits, now)
+            rearm(tx, transfer, self.limits, now)
             return is_done
 
     def _defer(self, tx: Transaction, holder: str, message: QueuedMessage, outcome: Deferred | Unknown) -> None:

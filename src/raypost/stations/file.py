@@ -14,6 +14,7 @@ from raypost.archive.arrivals import ToFile
 from raypost.archive.cases import Filing, Origin
 from raypost.archive.database import Transaction
 from raypost.archive.queue import enqueue
+from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
 from raypost.archive.tables import TransferRow
 from raypost.dicom.jobs import EXAMINE
@@ -72,7 +73,7 @@ class FileParcel:
                 instances=len(examined),
                 new=new,
             )
-            transfers.rearm(tx, transfer, self.limits, now)
+            rearm(tx, transfer, self.limits, now)
 
     def _into_archive(
         self, tx: Transaction, transfer: TransferRow, readable: list[tuple[ToFile, InstanceFacts]]

@@ -104,6 +104,7 @@ class Intake:
             filed = cases.file_instance(tx, facts, origin, now)
             if filed.filing is Filing.DUPLICATE:
                 events.record(tx, now, EventKind.DUPLICATE, case_id=filed.case_id, calling=received.calling_ae_title)
+                cases.note_called_anew(tx, filed.instance_id, origin)  # routed when the association ends
             else:
                 _record_received(tx, filed, facts, now)
                 if not filed.is_in_burst:  # the first of a study goes at once, the rest together with the next sweep

@@ -14,6 +14,7 @@ from typing import Any
 from raypost.archive import arrivals, collected, events, messages, partners, quarantine, transfers
 from raypost.archive.collected import CollectedMail
 from raypost.archive.database import Transaction
+from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
 from raypost.archive.tables import TransferRow
 from raypost.errors import BadInputError, IntegrityError, RaypostError, RemoteProtocolError, SecurityError
@@ -132,7 +133,7 @@ class OpenMail:
                     number=message.head.number,
                     instances=len(message.entries) if isinstance(message, Parcel) else None,
                 )
-            transfers.rearm(tx, transfer, self.limits, now)
+            rearm(tx, transfer, self.limits, now)
         for name in needless:
             self.archive.spool.discard(name)
 
@@ -210,7 +211,10 @@ class OpenMail:
     def _put_aside(self, mail: CollectedMail, file: Path, error: RaypostError) -> None:
         now = self.clock.now()
         with self.archive.database.transaction() as tx:
-            state = "ignored" if isinstance(error, NotOursError) else "quarantined"
+            state, kind = "quarantined", EventKind.QUARANTINED
+            if isinstance(error, NotOursError):
+                state, kind = "ignored", EventKind.MAIL_IGNORED
             if collected.note_done(tx, mail.collected_id, state):
-                quarantine.put(tx, self.archive.spool, file, error, source="mail", origin=mail.relay, now=now)
+                spool = self.archive.spool
+                quarantine.put(tx, spool, file, error, source="mail", origin=mail.relay, now=now, kind=kind)
         self.archive.spool.discard(mail.mail_file)

@@ -16,6 +16,7 @@ from raypost.archive import events, messages, partners, relays, transfers
 from raypost.archive.database import Transaction
 from raypost.archive.keys import new_boundary, new_message_id
 from raypost.archive.messages import PlannedMessage
+from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
 from raypost.errors import IntegrityError, LocalProtocolError, SecurityError
 from raypost.mail.mime_message import OuterHeaders, write_message
@@ -185,7 +186,7 @@ class Pack:
             code=error.code,
             said=error.what,
         )
-        transfers.rearm(tx, transfer, self.limits, self.clock.now())
+        rearm(tx, transfer, self.limits, self.clock.now())
 
 
 def _instances(message: Message) -> int:

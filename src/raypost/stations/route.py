@@ -7,6 +7,7 @@ from datetime import tzinfo
 
 from raypost.archive import cases, forwards, partners, rules, search, transfers
 from raypost.archive.database import Transaction
+from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
 from raypost.archive.tables import CaseRow, InstanceRow, SeriesRow
 from raypost.errors import UsageError
@@ -56,12 +57,15 @@ class Route:
             origin = partners.site_name(tx, case.origin_site_id)
             is_ours = any(one.is_self and one.site_id == case.origin_site_id for one in known)
             chosen: dict[str, tuple[Destination, list[InstanceRow]]] = {}
+            sent = transfers.sent_already(tx, case_id, [instance.id for instance, _ in found])
             for instance, series in found:
                 instance.routed_at = now
                 if case.is_test:
                     continue
                 subject = self._subject(origin, case, instance, series)
                 for one in destinations(subject, in_force, known) if is_ours else []:
+                    if (instance.id, one.partner.site_id) in sent:
+                        continue
                     before, instances = chosen.get(one.partner.name, (one, []))
                     more_urgent = one if one.priority.rank > before.priority.rank else before
                     chosen[one.partner.name] = (more_urgent, [*instances, instance])
@@ -84,19 +88,21 @@ class Route:
         )
 
     def _add(self, tx: Transaction, case: CaseRow, destination: Destination, instances: list[InstanceRow]) -> str:
-        """Put instances into the open transfer of the case to a partner; return its key."""
-        now = self.clock.now()
-        transfer = transfers.open_outgoing(
-            tx,
-            case=case,
-            site_id=destination.partner.site_id,
-            priority=destination.priority,
-            ordered_by=destination.ordered_by,
-            now=now,
-        )
-        transfers.add_items(tx, transfer, instances, now)
-        transfers.rearm(tx, transfer, self.limits, now)
-        return transfer.transfer_key
+        """Put instances into the open transfer of the case to a partner; return its key, of several the last."""
+        now, transfer_key = self.clock.now(), ""
+        for begin in range(0, len(instances), BATCH_MAX):
+            transfer = transfers.open_outgoing(
+                tx,
+                case=case,
+                site_id=destination.partner.site_id,
+                priority=destination.priority,
+                ordered_by=destination.ordered_by,
+                now=now,
+            )
+            transfers.add_items(tx, transfer, instances[begin : begin + BATCH_MAX], now)
+            rearm(tx, transfer, self.limits, now)
+            transfer_key = transfer.transfer_key
+        return transfer_key
 
     def send_study(self, study_key: str, partner_name: str, priority: Priority, who: str) -> str:
         """Send a whole study because a person ordered it; return the transfer's key.

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from raypost.archive import collected, forwards, messages, transfers
+from raypost.archive import collected, forwards, messages, overdue, transfers
 from raypost.archive.queue import enqueue
+from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
 from raypost.model.clock import Clock
 from raypost.transfer.limits import Limits
@@ -36,9 +37,9 @@ class Settle:
         """
         now = self.clock.now()
         with self.archive.database.transaction() as tx:
-            if not transfers.is_anything_due(tx, now):
+            if not overdue.is_anything_due(tx, now):
                 return
-            for transfer_id in transfers.due_transfers(tx, now, SWEEP_MAX):
+            for transfer_id in overdue.due_transfers(tx, now, SWEEP_MAX):
                 enqueue(tx, "check", once=f"check:{transfer_id}", rank=60, transfer_id=transfer_id)
             for relay in messages.due_relays(tx, now):
                 messages.wake_dispatch(tx, relay, self.dispatch_slots)
@@ -48,9 +49,9 @@ class Settle:
                 enqueue(tx, "open", once=f"open:{collected_id}", collected_id=collected_id)
             for node_id in forwards.due_nodes(tx, now):
                 enqueue(tx, "forward", once=f"forward:{node_id}", node_id=node_id)
-            for case_id in transfers.cases_unrouted(tx, SWEEP_MAX):
+            for case_id in overdue.cases_unrouted(tx, SWEEP_MAX):
                 enqueue(tx, "route", once=f"route:{case_id}", unless_running=True, case_id=case_id)
-            for message_row in transfers.parcels_unfiled_since(tx, now - timedelta(seconds=60), SWEEP_MAX):
+            for message_row in overdue.parcels_unfiled_since(tx, now - timedelta(seconds=60), SWEEP_MAX):
                 enqueue(tx, "file", once=f"file:{message_row}", message_row=message_row)
 
     def check(self, transfer_id: int) -> None:
@@ -58,20 +59,20 @@ class Settle:
         with self.archive.database.transaction() as tx:
             transfer = transfers.lock(tx, transfer_id)
             if transfer is not None:
-                transfers.rearm(tx, transfer, self.limits, self.clock.now())
+                rearm(tx, transfer, self.limits, self.clock.now())
 
     def release(self, case_id: int) -> None:
         """Look at the open transfers of a case whose modality released its association."""
         with self.archive.database.transaction() as tx:
-            for transfer_id in transfers.streaming_of_case(tx, case_id):
+            for transfer_id in overdue.streaming_of_case(tx, case_id):
                 transfer = transfers.lock(tx, transfer_id)
                 if transfer is not None:
-                    transfers.rearm(tx, transfer, self.limits, self.clock.now())
+                    rearm(tx, transfer, self.limits, self.clock.now())
 
     def tidy(self) -> None:
         """Remove files and rows that nothing needs any more; run once an hour."""
         now = self.clock.now()
         with self.archive.database.transaction() as tx:
             collected.forget_old(tx, now - FORGET_AFTER)
-            named = transfers.files_in_use(tx)
+            named = overdue.files_in_use(tx)
         self.archive.spool.sweep_orphans(now, named)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from raypost.archive.rearm import order_again, rearm
+
 SIX_FILED = "select count(*) from rp_instance where standing = 'current' and version = 1"
 
 
@@ -120,7 +122,7 @@ def test_any_weather_ends_in_delivered(neustadt, ludwigshafen, postman, head, se
 
         with neustadt.archive.database.transaction() as tx:
             row = transfers.lock(tx, neustadt.transfer("out").id)
-            transfers.order_again(tx, row, neustadt.limits, neustadt.clock.now(), "test")
+            order_again(tx, row, neustadt.limits, neustadt.clock.now(), "test")
         postman.run()
         postman.pass_time(100)
     assert neustadt.transfer("out").state == "delivered"
@@ -170,7 +172,7 @@ def test_a_parcel_the_relay_finds_too_large_goes_in_smaller_ones(neustadt, ludwi
         transfer = transfers.lock(tx, message.transfer_id)
         relays.note_size_limit(tx, "main", 60_000, neustadt.clock.now())
         assert messages.note_too_large(tx, message, "test", neustadt.clock.now())
-        transfers.rearm(tx, transfer, neustadt.limits, neustadt.clock.now())
+        rearm(tx, transfer, neustadt.limits, neustadt.clock.now())
     neustadt.archive.spool.discard(message.message_file)
     postman.run()
     postman.pass_time(60)
@@ -186,7 +188,7 @@ def test_a_person_sends_again_and_nothing_is_filed_twice(neustadt, ludwigshafen,
     postman.pass_time(40)
     with neustadt.archive.database.transaction() as tx:
         row = transfers.lock(tx, neustadt.transfer("out").id)
-        assert transfers.order_again(tx, row, neustadt.limits, neustadt.clock.now(), "test") >= 2
+        assert order_again(tx, row, neustadt.limits, neustadt.clock.now(), "test") >= 2
     assert neustadt.transfer("out").state == "closed"
     postman.run()
     postman.pass_time(40)
