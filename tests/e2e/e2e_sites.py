@@ -263,13 +263,15 @@ def assert_at_rest(house: House, *, killed: bool = False) -> None:
         assert not stuck, (house.name, stuck)
         assert not house.rows("select id, mail_file from rp_collected where state = 'fetched'"), house.name
         assert not house.rows("select id from rp_forward where state = 'waiting'"), house.name
-        jobs = house.rows("select task_name, status, attempts from procrastinate_jobs where status in ('doing', 'todo')")
+        jobs = house.rows(
+            "select task_name, status, attempts from procrastinate_jobs where status in ('doing', 'todo')"
+        )
         assert not jobs, (house.name, jobs)
         for table in ("rp_transfer", "rp_message", "rp_collected"):
             overdue = house.one(f"select count(*) from {table} where due < now() - make_interval(secs => {OVERDUE_S})")
             assert not overdue, (house.name, table)
         with house.database.transaction() as tx:
-            named = overdue.files_in_use(tx)
+            named = overdue_rows.files_in_use(tx)
         assert not named, (house.name, named)
         left = {f"{one}/{file.name}" for one in ("mail", "sealed") for file in (house.spool.folder / one).iterdir()}
         if not killed:

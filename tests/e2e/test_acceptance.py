@@ -83,8 +83,22 @@ def test_a_ct_crosses_from_storescu_to_storescp(real_pair: Pair, workstation: St
 
 def test_a_rule_routes_and_a_person_sees_it_on_both_sides(real_pair: Pair, tmp_path: pathlib.Path) -> None:
     referrer, centre = real_pair.houses
-    rule = referrer.cli("rule", "add", "--to", "ludwigshafen", "--modality", "CT", "--priority", "urgent", "--calling",
-                        "CT1", "--called", "RAYPOST", "--name", "head-ct")
+    rule = referrer.cli(
+        "rule",
+        "add",
+        "--to",
+        "ludwigshafen",
+        "--modality",
+        "CT",
+        "--priority",
+        "urgent",
+        "--calling",
+        "CT1",
+        "--called",
+        "RAYPOST",
+        "--name",
+        "head-ct",
+    )
     assert rule["target"] == "ludwigshafen"
     study = make_study(tmp_path / "ct", seed=2, slices=4)
     assert _storescu(referrer.site.dicom_port, "RAYPOST", study.files).startswith("0\n")
@@ -122,10 +136,13 @@ def test_a_person_sends_files_and_sends_them_again(real_pair: Pair, tmp_path: pa
     assert [pathlib.Path(one["file"]).name for one in said["left_out"]] == ["readme.txt"]
     again = referrer.cli("transfer", "resend", transfer["transfer_key"])
     assert again["messages"] >= 2
-    until("delivered again", lambda: referrer.one(
-        "select count(*) from rp_transfer where transfer_key = :one and state = 'delivered'",
-        one=transfer["transfer_key"],
-    ))
+    until(
+        "delivered again",
+        lambda: referrer.one(
+            "select count(*) from rp_transfer where transfer_key = :one and state = 'delivered'",
+            one=transfer["transfer_key"],
+        ),
+    )
     settle(real_pair, study)
     assert centre.one("select count(*) from rp_event where kind = 'duplicate'") > 0
     assert transfer["transfer_key"] in {one["transfer_key"] for one in centre.cli("transfer", "list")}
@@ -154,7 +171,9 @@ def test_an_image_larger_than_a_parcel_comes_in_slices(
     settle(real_pair, study)
     parcels = real_pair.referrer.one(
         "select count(*) from rp_message m join rp_transfer t on t.id = m.transfer_id where kind = 'parcel' and"
-        " m.direction = 'out' and t.study_instance_uid = :one", one=study.study_instance_uid)
+        " m.direction = 'out' and t.study_instance_uid = :one",
+        one=study.study_instance_uid,
+    )
     assert parcels > 40
     _forwarded(real_pair, study, workstation)
 
@@ -168,8 +187,12 @@ def test_a_relay_with_a_small_limit_gets_smaller_parcels(
     refused_before = len(real_pair.centre.quarantine())
     real_relay.stop()
     assert _storescu(referrer.site.dicom_port, "LUDWIGSHAFEN_N", study.files).startswith("0\n")
-    until("a large parcel waits", lambda: referrer.one(
-        "select count(*) from rp_message where state in ('queued', 'sending') and size_bytes > 50_000"))
+    until(
+        "a large parcel waits",
+        lambda: referrer.one(
+            "select count(*) from rp_message where state in ('queued', 'sending') and size_bytes > 50_000"
+        ),
+    )
     main_cf = real_relay.folder / "postfix" / "main.cf"
     main_cf.write_text(re.sub(r"(?m)^message_size_limit *=.*$", "message_size_limit = 50000", main_cf.read_text()))
     assert "50000" in main_cf.read_text()
@@ -178,7 +201,9 @@ def test_a_relay_with_a_small_limit_gets_smaller_parcels(
     assert len(real_pair.centre.quarantine()) == refused_before
     largest = referrer.one(
         "select max(size_bytes) from rp_message m join rp_transfer t on t.id = m.transfer_id"
-        " where t.study_instance_uid = :one and m.state <> 'replaced'", one=study.study_instance_uid)
+        " where t.study_instance_uid = :one and m.state <> 'replaced'",
+        one=study.study_instance_uid,
+    )
     assert largest <= 50_000
     assert referrer.one("select count(*) from rp_message where state = 'replaced'") > 0
 

@@ -32,7 +32,7 @@ class Scanner(threading.Thread):
     def run(self) -> None:
         try:
             send(self._house, self._study, pace_s=PACE_S)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (raised again by the test)
             self.failed = error
 
     def finish(self) -> None:
@@ -88,8 +88,10 @@ def test_the_supervisor_is_killed_and_started_again(pair: Pair, tmp_path: pathli
 def test_a_whole_site_is_killed_and_started_again(pair: Pair, tmp_path: pathlib.Path) -> None:
     study = make_study(tmp_path, seed=120, slices=SLICES)
     scanner = Scanner(pair.referrer, study)
-    until("something is filed", lambda: pair.centre.rows(
-        "select 1 from rp_case where study_instance_uid = :one", one=study.study_instance_uid))
+    until(
+        "something is filed",
+        lambda: pair.centre.rows("select 1 from rp_case where study_instance_uid = :one", one=study.study_instance_uid),
+    )
     pair.centre.kill("all")
     scanner.finish()
     pair.centre.serve_again()

@@ -107,9 +107,7 @@ def stranger(pair: Pair, tmp_path: pathlib.Path) -> Iterator[Forger]:
 @pytest.fixture
 def insider(pair: Pair, tmp_path: pathlib.Path) -> Forger:
     """The referrer's own key, in wrong hands."""
-    return Forger(
-        pair, tmp_path, KeyRing(load(pair.referrer.site.config).keys_folder), fingerprint(pair.referrer)
-    )
+    return Forger(pair, tmp_path, KeyRing(load(pair.referrer.site.config).keys_folder), fingerprint(pair.referrer))
 
 
 @dataclass
@@ -175,9 +173,16 @@ def test_a_valid_signature_of_a_stranger_is_not_believed(pair: Pair, stranger: F
     before, study = len(pair.centre.quarantine()), make_study(tmp_path / "ct", seed=201, slices=1)
     centre = fingerprint(pair.centre)
     for sender in (stranger.signer, fingerprint(pair.referrer)):
-        submit(pair, stranger.mail(
-            sender=sender, recipient=centre, encrypt_to=centre, file=study.files[0], study_uid=study.study_instance_uid
-        ))
+        submit(
+            pair,
+            stranger.mail(
+                sender=sender,
+                recipient=centre,
+                encrypt_to=centre,
+                file=study.files[0],
+                study_uid=study.study_instance_uid,
+            ),
+        )
     rows = aside(pair.centre, before, 2)
     assert {row.source for row in rows} == {"mail"} and all(row.code.startswith("RP-5") for row in rows), rows
     assert not pair.centre.rows("select 1 from rp_case where study_instance_uid = :one", one=study.study_instance_uid)
@@ -189,10 +194,16 @@ def test_a_valid_signature_of_a_stranger_is_not_believed(pair: Pair, stranger: F
 def test_a_mail_meant_for_another_site_is_not_taken(pair: Pair, insider: Forger, tmp_path: pathlib.Path) -> None:
     """Signed by a partner, encrypted to us, but the signed part names another recipient: passed on by somebody."""
     before, study = len(pair.centre.quarantine()), make_study(tmp_path / "ct", seed=202, slices=1)
-    submit(pair, insider.mail(
-        sender=insider.signer, recipient="A" * 40, encrypt_to=fingerprint(pair.centre),
-        file=study.files[0], study_uid=study.study_instance_uid,
-    ))
+    submit(
+        pair,
+        insider.mail(
+            sender=insider.signer,
+            recipient="A" * 40,
+            encrypt_to=fingerprint(pair.centre),
+            file=study.files[0],
+            study_uid=study.study_instance_uid,
+        ),
+    )
     (row,) = aside(pair.centre, before)
     assert "another site" in row.what
     assert not pair.centre.rows("select 1 from rp_case where study_instance_uid = :one", one=study.study_instance_uid)
@@ -299,9 +310,17 @@ def test_a_partner_that_sends_another_image_under_the_same_uid_is_noticed(pair: 
     other.save_as(tmp_path / "two" / "1.dcm", enforce_file_format=True)
     send(pair.referrer, Study([tmp_path / "two" / "1.dcm"], study.study_instance_uid))
     for house in pair.houses:
-        until("both kept", lambda house=house: house.one(
-            "select count(*) from rp_instance i join rp_case c on c.id = i.case_id"
-            " where study_instance_uid = :one and standing = 'conflict'", one=study.study_instance_uid) == 2)
+        until(
+            "both kept",
+            lambda house=house: (
+                house.one(
+                    "select count(*) from rp_instance i join rp_case c on c.id = i.case_id"
+                    " where study_instance_uid = :one and standing = 'conflict'",
+                    one=study.study_instance_uid,
+                )
+                == 2
+            ),
+        )
         assert house.events("conflict")[-1].level == "alarm"
     supplement = "select max(supplement) from rp_transfer where study_instance_uid = :one"
     assert pair.referrer.one(supplement, one=study.study_instance_uid) == 1

@@ -36,8 +36,10 @@ def test_what_comes_twice_goes_once_and_what_comes_late_is_a_supplement(pair: Pa
     settle(pair, whole)
     rows = pair.referrer.rows(TRANSFERS, one=whole.study_instance_uid)
     assert [(row.supplement, row.instances, row.state) for row in rows] == [(0, 4, "delivered"), (1, 2, "delivered")]
-    assert len(pair.centre.rows("select 1 from rp_case where study_instance_uid = :one",
-                                one=whole.study_instance_uid)) == 1
+    assert (
+        len(pair.centre.rows("select 1 from rp_case where study_instance_uid = :one", one=whole.study_instance_uid))
+        == 1
+    )
 
 
 def test_a_more_urgent_title_makes_what_still_streams_more_urgent(pair: Pair, tmp_path: pathlib.Path) -> None:

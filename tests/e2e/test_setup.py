@@ -57,8 +57,17 @@ def _free_port() -> int:
 
 def _init(machine: Machine, relay: object) -> None:
     said = raypost(
-        "init", machine.folder, "--name", machine.name, "--address", f"{machine.name}@{DOMAIN}", "--relay",
-        "localhost", "--calling", "CT1", "--json",
+        "init",
+        machine.folder,
+        "--name",
+        machine.name,
+        "--address",
+        f"{machine.name}@{DOMAIN}",
+        "--relay",
+        "localhost",
+        "--calling",
+        "CT1",
+        "--json",
     )
     machine.fingerprint = said["fingerprint"]
     for old, new in (
@@ -126,7 +135,9 @@ def test_check_names_each_fault(machines: tuple[Machine, Machine], monkeypatch: 
     assert found["SMTP main"].is_good
     assert not found["IMAP main"].is_good and "refused" in found["IMAP main"].what.lower()
 
-    found = _findings(speyer.variant("disk", (r"^# disk_free_min_bytes = .*", "disk_free_min_bytes = 1_000_000_000_000_000")))
+    found = _findings(
+        speyer.variant("disk", (r"^# disk_free_min_bytes = .*", "disk_free_min_bytes = 1_000_000_000_000_000"))
+    )
     assert not found["disk"].is_good and "nearly full" in found["disk"].what
 
     (speyer.folder / "wrong-password").chmod(0o644)
@@ -179,9 +190,19 @@ def test_check_is_content_with_a_whole_network(
     raypost("partner", "add", card, "--fingerprint", speyer.fingerprint, "--json", config=worms.config)
     said = raypost("check", "--partner", "worms", "--json", config=speyer.config)
     assert said["good"] and all(one["good"] for one in said["findings"]), said
-    assert {"SMTP main", "IMAP main", "database", "disk", "own certificate", "certificate of worms", "serve",
-            "DICOM port", "test transfer to oneself", "clock", "test transfer to worms"} <= {
-                one["name"] for one in said["findings"]}
+    assert {
+        "SMTP main",
+        "IMAP main",
+        "database",
+        "disk",
+        "own certificate",
+        "certificate of worms",
+        "serve",
+        "DICOM port",
+        "test transfer to oneself",
+        "clock",
+        "test transfer to worms",
+    } <= {one["name"] for one in said["findings"]}
     assert raypost("study", "list", "--json", config=worms.config)[0]["test"] is True
 
 
@@ -216,6 +237,10 @@ def test_serve_without_a_password_says_what_to_do(machines: tuple[Machine, Machi
     config = speyer.variant("no-password", (r'"relay-password"', '"missing"'))
     done = subprocess.run(
         [sys.executable, "-m", "raypost", "serve", "-c", str(config)],
-        capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 2 and "missing" in done.stderr and "password" in done.stderr

@@ -76,9 +76,9 @@ def read_after(database: Database, position: Position, limit: int = PAGE_MAX) ->
     Rows of transactions that are still open are left for the next call: numbers are given before the commit.
     """
     query = sa.text(
-        "select xid::text, id, at, kind, level, case_id, transfer_id, partner_id, fields from rp_event"
+        "select xid::text as xid_text, id, at, kind, level, case_id, transfer_id, partner_id, fields from rp_event"
         " where (xid, id) > (cast(:xid as xid8), :event_id) and xid < pg_snapshot_xmin(pg_current_snapshot())"
-        " order by xid, id limit :limit"
+        " order by rp_event.xid, id limit :limit"
     )
     with database.transaction() as tx:
         rows = tx.execute(query, {"xid": position.xid, "event_id": position.event_id, "limit": min(limit, PAGE_MAX)})
@@ -88,7 +88,7 @@ def read_after(database: Database, position: Position, limit: int = PAGE_MAX) ->
 def of_transfer(tx: Transaction, transfer_id: int, limit: int = PAGE_MAX) -> list[Happened]:
     """Return the events of one transfer, oldest first."""
     query = sa.text(
-        "select xid::text, id, at, kind, level, case_id, transfer_id, partner_id, fields from rp_event"
+        "select xid::text as xid_text, id, at, kind, level, case_id, transfer_id, partner_id, fields from rp_event"
         " where transfer_id = :transfer_id order by id limit :limit"
     )
     return [_happened(row) for row in tx.execute(query, {"transfer_id": transfer_id, "limit": min(limit, PAGE_MAX)})]
@@ -97,7 +97,7 @@ def of_transfer(tx: Transaction, transfer_id: int, limit: int = PAGE_MAX) -> lis
 def latest(tx: Transaction, limit: int = 100) -> list[Happened]:
     """Return the newest events, newest first."""
     query = sa.text(
-        "select xid::text, id, at, kind, level, case_id, transfer_id, partner_id, fields from rp_event"
+        "select xid::text as xid_text, id, at, kind, level, case_id, transfer_id, partner_id, fields from rp_event"
         " order by id desc limit :limit"
     )
     return [_happened(row) for row in tx.execute(query, {"limit": min(limit, PAGE_MAX)})]

@@ -55,39 +55,33 @@ class DemoDisplay:
 
     def _is_done(self, side: str, step: str, count: int, it: Progress) -> bool:
         """Say whether a step did all it has to: every image, or whatever it counts once the study is delivered."""
-        counts_images = step.strip() not in ("sent", "fetched") and not (side == CENTRE and step == "receipted")
-        return count >= self._instances if counts_images else bool(count) and it.delivered > 0
+        return count >= self._instances if _counts_images(side, step) else bool(count) and it.delivered > 0
 
     def _steps(self, it: Progress) -> list[tuple[str, str, int, str]]:
         return [
-            (
-                REFERRER,
-                "received",
-                it.received,
-                f"{it.received} images from the scanner, compressed, compared bit for bit, on disk",
-            ),
+            (REFERRER, "received", it.received, f"{it.received} images from the scanner, on disk"),
             (REFERRER, "packed", it.packed, f"{it.packed} images in parcels"),
             (REFERRER, "sealed", it.sealed, f"{it.sealed} images signed and encrypted"),
             (REFERRER, "sent", it.sent, f"{it.sent} parcels accepted by the relay"),
-            (CENTRE, "fetched", it.fetched, f"{it.fetched} mails stored here, deleted at the relay"),
-            (CENTRE, "verified", it.verified, f"{it.verified} images with a good signature and hash"),
+            (CENTRE, "fetched", it.fetched, f"{it.fetched} mails stored here"),
+            (CENTRE, "verified", it.verified, f"{it.verified} images, signature and hash good"),
             (CENTRE, "filed", it.filed, f"{it.filed} images in the archive"),
             (CENTRE, "receipted", it.receipts_written, f"{it.receipts_written} signed receipts sent back"),
-            (REFERRER, "receipted ", it.receipted, f"{it.receipted} images confirmed by the centre's signature"),
+            (REFERRER, "receipted ", it.receipted, f"{it.receipted} images confirmed by the centre"),
         ]
 
     def _panels(self, it: Progress) -> Group:
         sides = {REFERRER: _table(), CENTRE: _table()}
         for side, step, count, words in self._steps(it):
-            total = self._instances
             is_done = self._is_done(side, step, count, it)
-            done = total if is_done else min(count, total - 1)
-            filled = BAR_WIDTH * done // max(total, 1)
-            bar = Text("█" * filled, style="green" if is_done else "cyan") + Text(
-                "░" * (BAR_WIDTH - filled), style="dim"
-            )
-            sides[side].add_row("✓" if is_done else "·", step.strip(), bar, words.split(",")[0])
-        title = {REFERRER: "Krankenhaus Neustadt (referring)", CENTRE: "Schlaganfallzentrum Ludwigshafen"}
+            done = self._instances if is_done else min(count, self._instances - 1)
+            filled = BAR_WIDTH * done // max(self._instances, 1)
+            bar = Text()
+            if _counts_images(side, step):
+                bar = Text("█" * filled, style="green" if is_done else "cyan")
+                bar += Text("░" * (BAR_WIDTH - filled), style="dim")
+            sides[side].add_row(Text("✓", style="green") if is_done else "·", step.strip(), bar, words if count else "")
+        title = {REFERRER: "Krankenhaus Neustadt, referring", CENTRE: "Schlaganfallzentrum Ludwigshafen"}
         panels = [Panel(sides[side], title=title[side], border_style="blue", width=72) for side in (REFERRER, CENTRE)]
         return Group(Columns(panels, expand=False))
 
@@ -135,6 +129,11 @@ class DemoDisplay:
         say(f"  raypost transfer list -c {referrer.config}", markup=False)
         say(f"  raypost check --partner {CENTRE} -c {referrer.config}", markup=False)
         say(f"  storescu -aet CT1 -aec {CENTRE.upper()}_N 127.0.0.1 {referrer.dicom_port} FILE.dcm", markup=False)
+
+
+def _counts_images(side: str, step: str) -> bool:
+    """Say whether a step counts images, so that a bar says how far it is; mails have no known total."""
+    return step.strip() not in ("sent", "fetched") and not (side == CENTRE and step == "receipted")
 
 
 def _table() -> Table:

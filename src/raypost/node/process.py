@@ -36,11 +36,13 @@ class SiteProcess:
     Attributes:
         name: For people and logs.
         module: Has `run(settings, stop, *arguments)`; loaded in the process, so that the others stay small.
+        niceness: How much it lets others go first (nice(2)).
     """
 
     name: str
     module: str
     arguments: tuple[str, ...] = ()
+    niceness: int = 0
 
 
 def fork_process(kind: SiteProcess, settings: Settings, *, is_verbose: bool) -> tuple[int, int]:
@@ -67,6 +69,7 @@ def _become(kind: SiteProcess, settings: Settings, parent: int, writing: int, *,
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
+        os.nice(kind.niceness)
         logs.configure(kind.name, is_verbose=is_verbose)
         importlib.import_module(kind.module).run(settings, stop, *kind.arguments)
         exit_code = 0

@@ -31,6 +31,8 @@ from raypost.settings import Settings, load
 LOOK_S = 0.2
 DATABASE_LOOK_S = 2.0
 HEALTHY_AFTER_S = 30.0
+BEHIND_MODALITIES = 5
+"""Niceness of the worker: a modality that waits for its answer goes first."""
 RESTART_PAUSE_FIRST_S = 0.2
 RESTART_PAUSE_MAX_S = 10.0
 STOP_TIMEOUT_S = 15.0
@@ -148,7 +150,10 @@ def serve(settings: Settings, *, as_json: bool, is_verbose: bool) -> None:
     stop = _StopSignal()
     for relay in settings.relay.values():
         read_password(relay.password_file)
-    kinds = [SiteProcess("dicom", "raypost.node.dicom_process"), SiteProcess("worker", "raypost.node.worker_process")]
+    kinds = [
+        SiteProcess("dicom", "raypost.node.dicom_process"),
+        SiteProcess("worker", "raypost.node.worker_process", niceness=BEHIND_MODALITIES),
+    ]
     kinds += [SiteProcess(f"collector:{relay}", "raypost.node.collector_process", (relay,)) for relay in settings.relay]
     children = [_Child(kind, settings, is_verbose=is_verbose) for kind in kinds]
     with running_database(settings) as server:

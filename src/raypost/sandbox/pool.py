@@ -225,7 +225,7 @@ class Sandbox:
         """
         with _opened(source, target) as descriptors:
             job: dict[str, Json] = {"function": function, "arguments": dict(arguments or {})}
-            for is_last in (False, True):
+            for others_left in range(self._processes, -1, -1):
                 worker = self._take()
                 try:
                     answer = worker.call(job, descriptors, self._limits.wall_max_s)
@@ -234,10 +234,10 @@ class Sandbox:
                     raise SandboxCrashError("the parser ran into its wall time limit") from None
                 except _Gone:
                     exit_code = self._bury(worker)
-                    if is_last or self._closed or exit_code != -signal.SIGKILL:
+                    if not others_left or self._closed or exit_code != -signal.SIGKILL:
                         raise SandboxCrashError(f"the parser {_cause(exit_code)}") from None
                     _empty(descriptors[1:])
-                    continue  # killed from outside, which says nothing about the bytes: once more
+                    continue  # killed from outside, which says nothing about the bytes; the idle ones may be dead, too
                 except BaseException:
                     self._bury(worker)
                     raise

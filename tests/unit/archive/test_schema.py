@@ -73,3 +73,24 @@ def test_exclusive_sections(database) -> None:
         assert (first, second, other) == (True, False, True)
     with database.exclusive("x") as again:
         assert again
+
+
+def test_transaction_numbers_are_ordered_as_numbers(database) -> None:
+    from datetime import UTC, datetime
+
+    from raypost.archive import events
+    from raypost.archive.events import Position
+
+    migrate.upgrade(database)
+    with database.transaction() as tx:
+        for number, xid in enumerate(("9", "10", "99", "100", "11")):
+            tx.execute(
+                sa.text("insert into rp_event (xid, at, kind, level, fields) values (cast(:xid as xid8), :at, 'received',"
+                        " 'info', jsonb_build_object('number', cast(:number as int)))"),
+                {"xid": xid, "at": datetime(2026, 1, 1, tzinfo=UTC), "number": number},
+            )
+    seen, position = [], Position()
+    while found := events.read_after(database, position, limit=2):
+        position = found[-1].position
+        seen += [one.fields["number"] for one in found]
+    assert seen == [0, 1, 4, 2, 3], "each once, none skipped"
