@@ -242,13 +242,17 @@ class EmbeddedPostgres:
         copy = REACHABLE / f"postgresql-{MAJOR}-{stamp.st_size:x}-{int(stamp.st_mtime):x}"
         if not copy.exists():
             half = copy.with_name(copy.name + f".{os.getpid()}")
-            shutil.copytree(origin, half, symlinks=True)
+            package = origin.parent
+            shutil.copytree(origin, half / package.name / origin.name, symlinks=True)
+            libraries = package.with_name(package.name + ".libs")  # the binaries look for them beside the package
+            if libraries.is_dir():
+                shutil.copytree(libraries, half / libraries.name, symlinks=True)
             REACHABLE.chmod(0o755)
             try:
                 half.rename(copy)
             except OSError:  # another process was faster
                 shutil.rmtree(half, ignore_errors=True)
-        return copy / "bin"
+        return copy / origin.parent.name / origin.name / "bin"
 
     def _reachable_root(self, folder: Path) -> Path:
         """Return the folder itself, or one of ours when the server's user cannot reach the folder above it."""

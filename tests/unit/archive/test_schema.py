@@ -85,8 +85,10 @@ def test_transaction_numbers_are_ordered_as_numbers(database) -> None:
     with database.transaction() as tx:
         for number, xid in enumerate(("9", "10", "99", "100", "11")):
             tx.execute(
-                sa.text("insert into rp_event (xid, at, kind, level, fields) values (cast(:xid as xid8), :at, 'received',"
-                        " 'info', jsonb_build_object('number', cast(:number as int)))"),
+                sa.text(
+                    "insert into rp_event (xid, at, kind, level, fields) values (cast(:xid as xid8), :at, 'received',"
+                    " 'info', jsonb_build_object('number', cast(:number as int)))"
+                ),
                 {"xid": xid, "at": datetime(2026, 1, 1, tzinfo=UTC), "number": number},
             )
     seen, position = [], Position()
