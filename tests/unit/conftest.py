@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,13 +12,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from raypost.archive import collected, events, messages, migrate, partners, transfers
+from raypost.archive import collected, messages, migrate, partners, transfers
 from raypost.archive.collected import MailPlace
 from raypost.archive.database import Database, create_database
 from raypost.archive.embedded import EmbeddedPostgres
 from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
-from raypost.archive.tables import MessageRow, TransferRow
+from raypost.archive.tables import TransferRow
 from raypost.dicom.jobs import PRELOAD
 from raypost.dicom.storing import Received
 from raypost.lab.sample_studies import HeadCtSpec, head_ct, write_study
@@ -325,13 +324,3 @@ def head(tmp_path_factory) -> list[Path]:
     """Six small slices of a head, without localiser."""
     spec = HeadCtSpec(study_at=datetime(2026, 1, 2, 3, 4, tzinfo=UTC), slices=6, size_px=128, has_localizer=False)
     return write_study(head_ct(spec), tmp_path_factory.mktemp("head"))
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    before = threading.active_count()
-    yield
-    assert threading.active_count() <= before + 4
-
-
-__all__ = ["MessageRow", "events"]

@@ -31,6 +31,6 @@ def configure(process_name: str, *, is_verbose: bool = False) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # asked anew: it may be redirected later
     )
     structlog.contextvars.bind_contextvars(process=process_name)

@@ -49,7 +49,7 @@ def test_adopting_needs_no_copy_and_verifies_on_request(blobs, tmp_path) -> None
     sha256 = hashlib.sha256(b"abc").hexdigest()
     blobs.adopt(file, sha256)
     assert not file.exists() and blobs.has(sha256)
-    file.write_bytes(b"abd")
+    file.write_bytes(b"xyz")
     with pytest.raises(IntegrityError):
         blobs.adopt_verified(file, hashlib.sha256(b"other").hexdigest())
     assert file.exists(), "slices that come again mend it"

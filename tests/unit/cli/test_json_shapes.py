@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +23,7 @@ from raypost.errors import BadInputError
 from raypost.lab.sample_studies import tiny_ct, write_study
 from raypost.node.demo_network import DemoNetwork
 from raypost.node.site import opened_site
-from raypost.node.worker_process import make_pack
+from raypost.node.worker_process import MailBell, make_pack
 from raypost.sealing.certificates import CardAddress, SiteCard, write_card
 from raypost.sealing.openpgp import KeyRing
 from raypost.settings import load
@@ -112,7 +113,7 @@ def _fill(desk: Desk) -> None:
     with opened_site(load(desk.config)) as site:
         with site.archive.database.transaction() as tx:
             transfer_id = search.transfer_by_key(tx, sent["transfers"][0]["transfer_key"]).id
-        make_pack(site).pack(transfer_id)
+        make_pack(site, MailBell(threading.Event())).pack(transfer_id)
     with opened_site(load(desk.config)) as site, site.archive.database.transaction() as tx:
         file = site.archive.spool.new_file("dcm")
         file.write_bytes(b"nothing")
