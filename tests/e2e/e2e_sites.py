@@ -265,6 +265,7 @@ def assert_at_rest(house: House, *, killed: bool = False) -> None:
         assert not house.rows("select id from rp_forward where state = 'waiting'"), house.name
         jobs = house.rows(
             "select task_name, status, attempts from procrastinate_jobs where status in ('doing', 'todo')"
+            " and not (task_name = 'dispatch' and status = 'doing')"  # a session stays open some seconds for more
         )
         assert not jobs, (house.name, jobs)
         for table in ("rp_transfer", "rp_message", "rp_collected"):

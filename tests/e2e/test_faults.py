@@ -18,6 +18,8 @@ pytestmark = pytest.mark.slow
 SEEDS = range(int(os.environ.get("RAYPOST_FIRST_SEED", "1")), 1 + int(os.environ.get("RAYPOST_LAST_SEED", "3")))
 SLICES = 40
 PACE_S = 0.03
+QUICK_MAX_S = 8
+"""A small study takes one second; where every job waits for the next poll, seventeen."""
 
 
 class Scanner(threading.Thread):
@@ -110,6 +112,11 @@ def test_the_database_goes_away(pair: Pair, tmp_path: pathlib.Path, how: signal.
     until("a new postmaster", lambda: postmaster.exists() and int(postmaster.read_text().split("\n")[0] or 0) != pid)
     scanner.finish()
     settle(pair, study, killed=True)
+    after = make_study(tmp_path / "after", seed=230 + how, slices=3)  # and it is as quick as before: jobs wake workers
+    send(pair.referrer, after)
+    settle(pair, after, killed=True)
+    took = "select extract(epoch from finished_at - opened_at) from rp_transfer where study_instance_uid = :one"
+    assert pair.referrer.one(took, one=after.study_instance_uid) < QUICK_MAX_S
 
 
 def test_the_relay_falls_silent_for_a_while(pair: Pair, tmp_path: pathlib.Path) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from raypost.archive import events
 from raypost.archive.database import Transaction
 from raypost.archive.queue import enqueue
-from raypost.archive.tables import MessageRow, ParcelEntryRow, TransferItemRow, TransferRow
+from raypost.archive.tables import CaseRow, MessageRow, ParcelEntryRow, TransferItemRow, TransferRow
 from raypost.archive.transfers import add_message, wake_pack
 from raypost.model.audit import EventKind
 from raypost.model.manifest import ManifestEntry, ParcelEntry
@@ -77,7 +77,7 @@ def plan_parcels(
             in_hand=in_hand,
             oldest_wait_s=(now - min(row.added_at for row in rows)).total_seconds(),
             size_max_bytes=size_max_bytes,
-            is_closed=transfer.state != "streaming",
+            is_closed=transfer.state != "streaming" or _is_released(tx, transfer),
             limits=limits,
         ):
             break
@@ -100,6 +100,12 @@ def plan_parcels(
         tx.flush()
         planned += 1
     return planned
+
+
+def _is_released(tx: Transaction, transfer: TransferRow) -> bool:
+    """Say whether the modality let go after its last instance: then the rest need not wait for more."""
+    case = tx.get(CaseRow, transfer.case_id)
+    return case is not None and case.released_at is not None and case.released_at >= transfer.last_arrival_at
 
 
 def _parcel_counts(tx: Transaction, transfer_id: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import procrastinate
@@ -31,6 +31,7 @@ ATTEMPTS_MAX = 1000
 RETRY_FIRST_MS = 100
 RETRY_WAIT_MAX_S = 15
 WRITE_PAUSE_MAX_S = 5.0
+LISTEN_PAUSE_S = 0.5
 RESCUER = 4711
 WORKERS = 4712
 QUEUE = "stations"
@@ -113,6 +114,22 @@ class _InsistentJobManager(manager.JobManager):
                 pause_s = min(2 * pause_s, WRITE_PAUSE_MAX_S)
 
 
+class _InsistentConnector(procrastinate.PsycopgConnector):
+    """The library's listener ends when the database is away at the moment it connects again: keep trying.
+
+    Without it every job would wait for the next poll, a second each, for as long as the process lives.
+    """
+
+    async def listen_notify(self, on_notification: Any, channels: Iterable[str]) -> None:
+        """Listen until cancelled."""
+        names = list(channels)
+        while True:
+            try:
+                await super().listen_notify(on_notification, names)
+            except (exceptions.ConnectorException, psycopg.Error, OSError):
+                await asyncio.sleep(LISTEN_PAUSE_S)
+
+
 class Worker:
     """Runs the jobs of one process."""
 
@@ -125,7 +142,7 @@ class Worker:
         """
         self._database = database
         self._threads = threads
-        connector = procrastinate.PsycopgConnector(conninfo=database.url, min_size=1, max_size=4, timeout=10)
+        connector = _InsistentConnector(conninfo=database.url, min_size=1, max_size=4, timeout=10)
         self._app = procrastinate.App(connector=connector)
         self._app.job_manager = _InsistentJobManager(connector)
         for name, function in tasks.items():
