@@ -30,7 +30,7 @@ check: $(VENV)/.dev ## Lint, imports, types, spelling, generated docs, rules of 
 	$(BIN)/pytest -q tests/test_tidy.py
 
 unit: $(VENV)/.dev ## Tests without peers
-	$(BIN)/pytest -q tests/test_tidy.py tests/test_docs.py tests/unit tests/attacks
+	$(BIN)/pytest -q -n 3 tests/test_tidy.py tests/test_docs.py tests/unit tests/attacks
 
 test: $(VENV)/.dev peers ## All tests, with real Postfix, Dovecot, DCMTK, Orthanc, gpg
 	$(BIN)/pytest -q tests

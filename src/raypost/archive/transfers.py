@@ -53,7 +53,8 @@ def open_outgoing(
         ordered_by=ordered_by,
         state=SenderState.STREAMING.value,
         opened_at=now,
-        last_arrival_at=now,
+        # Not now: the modality may have released the association already, and then the shorter time counts.
+        last_arrival_at=max(case.last_arrival_at, case.released_at or case.last_arrival_at),
         patience_from=now,
     )
     tx.add(row)

@@ -66,7 +66,7 @@ def test_root_in_a_closed_folder(tmp_path, monkeypatch) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     place = tmp_path / "reachable"
-    for one in (tmp_path, *tmp_path.parents[:2]):
+    for one in (tmp_path, *tmp_path.parents[:3]):
         one.chmod(0o711)
     monkeypatch.setattr(embedded, "REACHABLE", place)
     reach = EmbeddedPostgres._can_reach

@@ -6,6 +6,7 @@ import email.policy
 import io
 import os
 import quopri
+import random
 from datetime import UTC, datetime
 
 import pytest
@@ -25,7 +26,11 @@ HEADERS = OuterHeaders(
     "parcel",
     3,
 )
-ARMOUR = b"-----BEGIN PGP MESSAGE-----\n\n" + base64.encodebytes(os.urandom(4000)) + b"-----END PGP MESSAGE-----\n"
+ARMOUR = (
+    b"-----BEGIN PGP MESSAGE-----\n\n"
+    + base64.encodebytes(random.Random(4).randbytes(4000))
+    + b"-----END PGP MESSAGE-----\n"
+)
 BOUNDARY = "b" * 32
 
 

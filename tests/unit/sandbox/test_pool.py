@@ -11,7 +11,7 @@ import pytest
 from raypost.errors import BadInputError, LocalProtocolError, SandboxCrashError, TransientError
 from raypost.sandbox.pool import Sandbox, SandboxLimits
 
-LIMITS = SandboxLimits(memory_max_bytes=256 << 20, cpu_max_s=1, wall_max_s=2.5, output_max_bytes=1 << 20)
+LIMITS = SandboxLimits(memory_max_bytes=256 << 20, cpu_max_s=1, wall_max_s=6, output_max_bytes=1 << 20)
 
 
 @pytest.fixture(scope="module")
