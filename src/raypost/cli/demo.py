@@ -49,8 +49,8 @@ def run_demo(study: Path | None, folder: Path | None, json_file: Path | None, *,
         return False
     finally:
         if folder is None:
-            shutil.rmtree(place, ignore_errors=True)
             DemoNetwork.remove_leftovers(place)
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _interrupt(stop: threading.Event) -> None:

@@ -80,8 +80,8 @@ def desk() -> Iterator[Desk]:
         yield one
     finally:
         server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
         DemoNetwork.remove_leftovers(folder / "site" / "data")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fill(desk: Desk) -> None:
