@@ -33,7 +33,7 @@ unit: $(VENV)/.dev ## Tests without peers
 	$(BIN)/pytest -q -n 3 tests/test_tidy.py tests/test_docs.py tests/unit tests/attacks
 
 test: $(VENV)/.dev peers ## All tests, with real Postfix, Dovecot, DCMTK, Orthanc, gpg
-	$(BIN)/pytest -q tests
+	$(BIN)/pytest -q -n 2 --dist loadgroup tests
 
 peers:
 	@sh tools/install_peers.sh

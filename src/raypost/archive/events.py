@@ -57,17 +57,16 @@ def record(
     """
     if transfer is not None:
         case_id, site_id = transfer.case_id, transfer.partner_id
-    tx.add(
-        EventRow(
-            at=now,
-            kind=kind.value,
-            level=level.value,
-            case_id=case_id,
-            transfer_id=transfer.id if transfer is not None else None,
-            partner_id=site_id,
-            fields=dict(fields),
-        )
-    )
+    row = {
+        "at": now,
+        "kind": kind.value,
+        "level": level.value,
+        "case_id": case_id,
+        "transfer_id": transfer.id if transfer is not None else None,
+        "partner_id": site_id,
+        "fields": dict(fields),
+    }
+    tx.execute(sa.insert(EventRow).values(row))
 
 
 def read_after(database: Database, position: Position, limit: int = PAGE_MAX) -> list[Happened]:

@@ -31,7 +31,7 @@ from raypost.settings import Settings, load
 LOOK_S = 0.2
 DATABASE_LOOK_S = 2.0
 HEALTHY_AFTER_S = 30.0
-BEHIND_MODALITIES = 5
+BEHIND_MODALITIES = 10
 """Niceness of the worker: a modality that waits for its answer goes first."""
 RESTART_PAUSE_FIRST_S = 0.2
 RESTART_PAUSE_MAX_S = 10.0
