@@ -13,7 +13,7 @@ import structlog
 from raypost.archive import collected, events, quarantine, relays
 from raypost.archive.collected import MailPlace
 from raypost.archive.site import Archive
-from raypost.errors import BadInputError, NotNowError, RaypostError
+from raypost.errors import BadInputError, IntegrityError, NotNowError, RaypostError
 from raypost.mail.imap import ImapAccount, ImapMailbox, Listed
 from raypost.model.audit import EventKind
 from raypost.model.clock import Clock
@@ -65,7 +65,7 @@ class Collect:
             mailbox.wait(self.idle_s, stop)
 
     def collect(self, mailbox: ImapMailbox) -> int:
-        """Take what is in the mailbox now; return how many mails were dealt with."""
+        """Take what is in the mailbox now; return how many mails were new here, 0 when it is time to wait for more."""
         listed = mailbox.list_messages()
         if not listed:
             return 0
@@ -74,15 +74,17 @@ class Collect:
                 tx, self.account.relay, mailbox.uid_validity, [one.imap_uid for one in listed]
             )
         removable: list[int] = sorted(known)
+        taken = 0
         for one in listed:
             if one.imap_uid not in known and self._take(mailbox, one):
                 removable.append(one.imap_uid)
+                taken += 1
             if len(removable) >= DELETE_AFTER:
                 self._remove(mailbox, removable)
                 removable = []
         if removable:
             self._remove(mailbox, removable)
-        return len(listed)
+        return taken
 
     def _take(self, mailbox: ImapMailbox, one: Listed) -> bool:
         """Fetch one mail and commit it; True when it may be deleted at the relay."""
@@ -114,6 +116,9 @@ class Collect:
                 spool.discard(name)
         except BadInputError as error:
             self._note_unfetchable(error, one, place)
+        except IntegrityError as error:  # the relay gives less than it announced: others go on, this one is tried again
+            log.warning("a mail cannot be fetched now", relay=self.account.relay, code=error.code, what=error.what)
+            return False
         finally:
             file.unlink(missing_ok=True)
         return True

@@ -18,7 +18,7 @@ from raypost.archive.keys import new_boundary, new_message_id
 from raypost.archive.messages import PlannedMessage
 from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
-from raypost.errors import IntegrityError, LocalProtocolError, SecurityError
+from raypost.errors import IntegrityError, LocalProtocolError, NotNowError, SecurityError
 from raypost.mail.mime_message import OuterHeaders, write_message
 from raypost.mail.parcels import EntityItem, payload_size_max, write_entity
 from raypost.model.audit import EventKind, Level
@@ -164,10 +164,16 @@ class Pack:
     def _payload_max_bytes(self, tx: Transaction) -> int:
         """Return how many bytes of instances fit into one mail, below the limit the relay announced."""
         limit_bytes = min(relays.size_max_bytes(tx, self.relay) or self.mail_size_max_bytes, self.mail_size_max_bytes)
-        room = payload_size_max(limit_bytes) - self.pacing.instances_max * ENTRY_OVERHEAD_BYTES
-        if room <= 0:
-            room = payload_size_max(limit_bytes) // 2
-        return room
+        try:
+            payload_bytes = payload_size_max(limit_bytes)
+        except ValueError as error:
+            raise NotNowError(
+                f"the relay takes mails of {limit_bytes} bytes at most: too small for anything",
+                meaning="Images are safe here and wait.",
+                do="Have the relay's administrator raise its message size limit.",
+            ) from error
+        room = payload_bytes - self.pacing.instances_max * ENTRY_OVERHEAD_BYTES
+        return room if room > 0 else payload_bytes // 2
 
     def _give_up(self, tx: Transaction, planned: PlannedMessage, error: SecurityError | IntegrityError) -> None:
         """Note that a message cannot be sealed; a person must mend the certificate and order it again."""
