@@ -33,7 +33,8 @@ unit: $(VENV)/.dev ## Tests without peers
 	$(BIN)/pytest -q -n 3 tests/test_tidy.py tests/test_docs.py tests/unit tests/attacks
 
 test: $(VENV)/.dev peers ## All tests, with real Postfix, Dovecot, DCMTK, Orthanc, gpg
-	$(BIN)/pytest -q -n 2 --dist loadgroup tests
+	$(BIN)/pytest -q -n 3 tests --ignore tests/e2e --ignore tests/contract/mail
+	$(BIN)/pytest -q tests/contract/mail tests/e2e
 
 peers:
 	@sh tools/install_peers.sh

@@ -37,6 +37,7 @@ class Database:
             max_overflow=max(0, connections_max - 4),
             pool_pre_ping=True,
             pool_timeout=30,
+            hide_parameters=True,  # an error's text must not carry names of patients into a log
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "application_name": "raypost",

@@ -101,7 +101,7 @@ def due_nodes(tx: Transaction, now: datetime) -> list[int]:
     rows = tx.execute(
         sa.update(ForwardRow)
         .where(ForwardRow.state == "waiting", ForwardRow.due <= now)
-        .values(due=now)
+        .values(due=now + LOOK_AGAIN)
         .returning(ForwardRow.node_id)
     ).all()
     return sorted({row.node_id for row in rows})

@@ -36,10 +36,9 @@ def add_partner(
         UsageError: Its AE title or fingerprint belongs to another site.
     """
     for other in all_partners(tx):
-        if other.name != partner.name and (
-            other.ae_stem == partner.ae_stem or other.fingerprint == partner.fingerprint
-        ):
-            raise UsageError(f"{other.name} already has this AE title or fingerprint")
+        is_taken = other.fingerprint == partner.fingerprint or set(other.ae_titles()) & set(partner.ae_titles())
+        if other.name != partner.name and is_taken:
+            raise UsageError(f"{other.name} already has this fingerprint or one of the AE titles")
         if other.name == partner.name and other.is_self != partner.is_self:
             raise UsageError(f"{partner.name} is the name of this site itself")
     site_id = tx.scalar(sa.select(SiteRow.id).where(SiteRow.name == partner.name))

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 import structlog
 from procrastinate import exceptions, jobs, manager
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from raypost.archive.database import Database, Transaction
 from raypost.errors import RaypostError
@@ -217,7 +218,7 @@ class Worker:
             guard.execute(sa.select(sa.func.pg_advisory_lock_shared(WORKERS)))
             if is_alone:
                 guard.execute(sa.select(sa.func.pg_advisory_unlock(WORKERS)))
-        except (OperationalError, InterfaceError):
+        except (OperationalError, InterfaceError, PoolTimeoutError):
             return False
         self._guard = guard
         return is_alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -118,7 +119,15 @@ class Spool:
         limit_s = (now - ORPHAN_AGE).timestamp()
         for shelf in ("temporary", "mail", "sealed", "assembly"):
             for entry in (self.folder / shelf).iterdir():
-                if f"{shelf}/{entry.name}" not in named and entry.stat().st_mtime < limit_s:
-                    entry.unlink(missing_ok=True)
+                if f"{shelf}/{entry.name}" not in named and _is_older(entry, limit_s):
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
                     removed += 1
         return removed
+
+
+def _is_older(entry: Path, limit_s: float) -> bool:
+    """Say whether a file was last written before an instant; one that vanished meanwhile was not an orphan."""
+    try:
+        return entry.stat().st_mtime < limit_s
+    except FileNotFoundError:
+        return False

@@ -142,14 +142,16 @@ def _keep_house(worker: Worker, settle: Settle, stop: threading.Event) -> None:
     """Twice a second: rescue jobs of the dead, hand out what is due; every hour: tidy up."""
     rounds = 0
     while not stop.is_set():
+        rounds += 1
         try:
             rescued = worker.rescue()
             if rescued:
                 log.warning("jobs of a dead worker run again", count=rescued)
             settle.sweep()
-            if rounds % TIDY_EVERY == 0:
+            if rounds % TIDY_EVERY == 1:
                 settle.tidy()
-            rounds += 1
         except RaypostError as error:
             log.warning("housekeeping pauses", code=error.code, what=error.what)
+        except Exception:  # noqa: BLE001 the outermost frame of the thread: without it nothing would ever be due again
+            log.exception("housekeeping failed and goes on")
         stop.wait(SWEEP_S)

@@ -74,8 +74,8 @@ class Intake:
         with self.archive.database.transaction() as tx:
             origin = Origin(self._own_site_id(tx), is_test=is_test)
             filed = cases.file_instance(tx, facts, origin, now)
-            cases.note_routed(tx, filed.instance_id, now)
-            if filed.filing is not Filing.DUPLICATE:
+            if filed.filing is not Filing.DUPLICATE:  # one that a modality sent is still for the rules
+                cases.note_routed(tx, filed.instance_id, now)
                 _record_received(tx, filed, facts, now)
         return filed
 
