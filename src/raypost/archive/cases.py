@@ -14,6 +14,7 @@ from raypost.archive import events
 from raypost.archive.database import Transaction
 from raypost.archive.keys import new_short_key
 from raypost.archive.tables import CaseRow, InstanceRow, PatientRow, SeriesRow
+from raypost.errors import NotNowError
 from raypost.model.audit import EventKind, Level
 from raypost.model.study import InstanceFacts
 
@@ -163,7 +164,13 @@ def note_called_anew(tx: Transaction, instance_id: int, origin: Origin) -> bool:
 
     Returns:
         True when the rules have to look at it again; False when it was sent to the same AE title as before.
+
+    Raises:
+        NotNowError: The rules did not look at the first order yet; the second must not take its place.
     """
+    first = tx.get_one(InstanceRow, instance_id)
+    if first.routed_at is None and first.called_ae_title != origin.called_ae_title:
+        raise NotNowError("the same instance was sent to another AE title a moment ago, and that order comes first")
     found = tx.execute(
         sa.update(InstanceRow)
         .where(InstanceRow.id == instance_id, InstanceRow.called_ae_title != origin.called_ae_title)

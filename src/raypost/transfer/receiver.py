@@ -107,12 +107,12 @@ def next_step(facts: ReceiverFacts, limits: ReceiverLimits, now_s: float) -> Rec
         return ReceiverStep()
     quiet_s = min(limits.quiet_s * 2 ** min(facts.reminders, 16), limits.quiet_max_s)
     asks_s = max(facts.last_arrival_s, facts.last_receipt_s or 0.0) + quiet_s
-    if facts.in_hand:
-        return ReceiverStep(due_s=max(asks_s, now_s + limits.quiet_s))
     if facts.news:
         if now_s >= may_write_s:
             return ReceiverStep(due_s=now_s + quiet_s, write_receipt=True)
         return ReceiverStep(due_s=min(may_write_s, asks_s) if asks_s > now_s else may_write_s)
+    if facts.in_hand:  # what is here and not filed yet is not asked for
+        return ReceiverStep(due_s=max(asks_s, now_s + limits.quiet_s))
     if now_s < asks_s:
         return ReceiverStep(due_s=asks_s)
     if facts.reminders >= limits.reminders_max:

@@ -336,3 +336,12 @@ def test_the_same_study_uid_from_another_site_is_another_case(neustadt, ludwigsh
     postman.pass_time(40)
     assert ludwigshafen.scalar("select count(*) from rp_case") == 2
     assert ludwigshafen.scalar("select count(distinct issuing_site_id) from rp_patient") == 2
+
+
+def test_a_second_address_waits_until_the_first_is_routed(neustadt, head) -> None:
+    """The modality keeps the instance and tries again; neither order is lost."""
+    assert neustadt.receive(head[0], called="LUDWIGSHAFEN_N") == 0
+    assert neustadt.receive(head[0], called="OTHER") == 0xA700
+    neustadt.work()
+    assert neustadt.receive(head[0], called="OTHER") == 0
+    assert neustadt.scalar("select count(*) from rp_transfer") == 1
