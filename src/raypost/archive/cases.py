@@ -247,18 +247,17 @@ def _case(tx: Transaction, facts: InstanceFacts, origin: Origin, now: datetime) 
 
 
 def _patient_id(tx: Transaction, facts: InstanceFacts, origin: Origin) -> int:
+    """Return the patient, made when he is new; the same number under another name is never taken for the same person."""
     same = {
         "issuing_site_id": origin.site_id,
         "issuer_of_patient_id": facts.issuer_of_patient_id,
         "patient_id": facts.patient_id,
+        "patient_name": facts.patient_name,
+        "birth_date": facts.patient_birth_date,
+        "sex": facts.patient_sex,
     }
-    values = {"patient_name": facts.patient_name, "birth_date": facts.patient_birth_date, "sex": facts.patient_sex}
-    return tx.scalars(
-        insert(PatientRow)
-        .values(**same, **values)
-        .on_conflict_do_update(index_elements=list(same), set_=values)
-        .returning(PatientRow.id)
-    ).one()
+    tx.execute(insert(PatientRow).values(**same).on_conflict_do_nothing())
+    return tx.scalars(sa.select(PatientRow.id).filter_by(**same)).one()
 
 
 def _series_id(tx: Transaction, case_id: int, facts: InstanceFacts) -> int:

@@ -144,7 +144,18 @@ class PatientRow(Base):
     patient_name: Mapped[str]
     birth_date: Mapped[str]
     sex: Mapped[str]
-    __table_args__ = (sa.UniqueConstraint("issuing_site_id", "issuer_of_patient_id", "patient_id"),)
+    __table_args__ = (
+        sa.Index(
+            "uq_rp_patient",
+            "issuing_site_id",
+            "issuer_of_patient_id",
+            "patient_id",
+            "patient_name",
+            "birth_date",
+            "sex",
+            unique=True,
+        ),
+    )
 
 
 class CaseRow(Base):

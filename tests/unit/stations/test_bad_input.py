@@ -345,3 +345,18 @@ def test_a_second_address_waits_until_the_first_is_routed(neustadt, head) -> Non
     neustadt.work()
     assert neustadt.receive(head[0], called="OTHER") == 0
     assert neustadt.scalar("select count(*) from rp_transfer") == 1
+
+
+def test_patients_without_a_number_stay_apart(neustadt, tmp_path, head) -> None:
+    import pydicom
+
+    for number, name in enumerate(("Eins^A", "Zwei^B")):
+        dataset = pydicom.dcmread(head[number])
+        dataset.PatientID, dataset.PatientName, dataset.StudyInstanceUID = "", name, f"1.2.{number}"
+        file = tmp_path / f"{number}.dcm"
+        dataset.save_as(file)
+        assert neustadt.receive(file) == 0
+    found = neustadt.rows(
+        "select c.study_instance_uid, p.patient_name from rp_case c join rp_patient p on p.id = c.patient_id order by 1"
+    )
+    assert [tuple(row) for row in found] == [("1.2.0", "Eins^A"), ("1.2.1", "Zwei^B")]

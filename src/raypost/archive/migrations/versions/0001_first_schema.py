@@ -148,12 +148,12 @@ def _studies() -> None:
         sa.Column("sex", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["issuing_site_id"], ["rp_site.id"], name=op.f("fk_rp_patient_issuing_site_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rp_patient")),
-        sa.UniqueConstraint(
-            "issuing_site_id",
-            "issuer_of_patient_id",
-            "patient_id",
-            name=op.f("uq_rp_patient_issuing_site_id_issuer_of_patient_id_patient_id"),
-        ),
+    )
+    op.create_index(
+        "uq_rp_patient",
+        "rp_patient",
+        ["issuing_site_id", "issuer_of_patient_id", "patient_id", "patient_name", "birth_date", "sex"],
+        unique=True,
     )
     op.create_table(
         "rp_case",
