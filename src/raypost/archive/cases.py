@@ -247,7 +247,7 @@ def _case(tx: Transaction, facts: InstanceFacts, origin: Origin, now: datetime) 
 
 
 def _patient_id(tx: Transaction, facts: InstanceFacts, origin: Origin) -> int:
-    """Return the patient, made when he is new; the same number under another name is never taken for the same person."""
+    """Return the patient, made when he is new; the same number under another name is somebody else."""
     same = {
         "issuing_site_id": origin.site_id,
         "issuer_of_patient_id": facts.issuer_of_patient_id,
