@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import pathlib
-import shutil
 import socket
 import subprocess
 import time
@@ -212,7 +211,6 @@ def test_peer_that_aborts(tmp_path, convert):
         list(store(node, items, convert))
 
 
-@pytest.mark.skipif(not shutil.which("Orthanc"), reason="Orthanc is not installed")
 def test_orthanc_takes_our_jpeg_ls_and_sends_it_back(tmp_path, convert, site):
     port = free_port()
     settings = {
@@ -230,7 +228,7 @@ def test_orthanc_takes_our_jpeg_ls_and_sends_it_back(tmp_path, convert, site):
     }
     (tmp_path / "orthanc.json").write_text(json.dumps(settings))
     process = subprocess.Popen(
-        ["Orthanc", str(tmp_path / "orthanc.json")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["/usr/sbin/Orthanc", str(tmp_path / "orthanc.json")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     raw = make()
     try:
