@@ -12,8 +12,9 @@ export TCP_NODELAY := 1
 setup: $(VENV)/.run ## Create .venv from the lock file: what Raypost needs to run
 setup-dev: $(VENV)/.dev ## The same with what developers need
 
-demo: $(VENV)/.run ## Two hospitals and a relay here, a CT is sent. ONCE=1 ends after delivery, STUDY=path, JSON=file
-	@$(BIN)/raypost demo $(if $(ONCE),--once) $(if $(STUDY),--study "$(STUDY)") $(if $(JSON),--json-file "$(JSON)")
+demo: $(VENV)/.run ## Two hospitals and a relay here, a CT is sent. ONCE=1 ends after delivery, STUDY=path, JSON=file, FAULTS=name
+	@$(BIN)/raypost demo $(if $(ONCE),--once) $(if $(FAULTS),--faults "$(FAULTS)") \
+	  $(if $(STUDY),--study "$(STUDY)") $(if $(JSON),--json-file "$(JSON)")
 
 ##@ Every day
 fmt: $(VENV)/.dev ## Format and sort imports

@@ -156,6 +156,14 @@ class RemoteProtocolError(RaypostError):
     do = "Compare the versions of both sites; the partner can send it again."
 
 
+class UnknownMessageError(RemoteProtocolError):
+    """A verified partner's message is of a kind or version that came after this program."""
+
+    code = "RP-601"
+    meaning = "It was noted and nothing else was done; images come by messages that this version knows."
+    do = "Install a newer version of Raypost when it suits you."
+
+
 class LocalProtocolError(RaypostError):
     """A state machine was driven in a way its table does not allow: a bug of ours."""
 

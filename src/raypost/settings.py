@@ -18,8 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from raypost.errors import UsageError
+from raypost.mail.submission import CONNECT_TIMEOUT_S, STALL_TIMEOUT_S
 from raypost.model.identifiers import is_address, is_ae_title, is_site_name
 from raypost.model.site import AE_STEM_LENGTH_MAX
+from raypost.transfer.failover import FailoverLimits
+from raypost.transfer.hello import HelloLimits
 from raypost.transfer.limits import Limits
 from raypost.transfer.pacing import PacingLimits
 from raypost.transfer.receiver import ReceiverLimits
@@ -133,8 +136,14 @@ class DicomSettings(_Section):
 
 
 class RelaySettings(_Section):
-    """[relay.NAME] This site's account on a mail relay."""
+    """[relay.NAME] This site's account on a mail relay; the name is the same in the whole network.
 
+    Several tables are relays at different places: mail leaves by the first that is well, all mailboxes are emptied.
+    """
+
+    address: Annotated[
+        str, Field(description="mail address of this site's mailbox on this relay; default: that of [site]")
+    ] = ""
     smtp_host: Annotated[Word, Field(description="submission server, as its certificate names it")]
     smtp_port: Annotated[Port, Field(description="465 with tls, 587 with starttls")] = 465
     smtp_security: Annotated[Literal["tls", "starttls"], Field(description="there is no third")] = "tls"
@@ -153,30 +162,87 @@ class RelaySettings(_Section):
         int, Field(ge=1_000_000, description="larger mails are not fetched but noted")
     ] = 200_000_000
     timeout_s: Annotated[Seconds, Field(description="patience with the relay's answers")] = 120.0
+    connect_timeout_s: Annotated[
+        Seconds, Field(description="patience with a connection: a relay that is gone costs no more")
+    ] = CONNECT_TIMEOUT_S
+    stall_timeout_s: Annotated[
+        Seconds, Field(description="nothing moved for so long: mails go by another relay, if there is one")
+    ] = STALL_TIMEOUT_S
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and not is_address(value):
+            raise ValueError("a plain mail address")
+        return value
+
+
+_SENDER, _RECEIVER, _RELAYS, _HELLO, _PACING = (
+    SenderLimits(),
+    ReceiverLimits(),
+    FailoverLimits(),
+    HelloLimits(),
+    PacingLimits(),
+)
+Count = Annotated[int, Field(ge=0, le=20)]
 
 
 class TransferSettings(_Section):
     """[transfer] Times and sizes of the transfer protocol."""
 
-    settle_s: Annotated[Seconds, Field(description="nothing new for so long closes a transfer")] = 30.0
+    settle_s: Annotated[Seconds, Field(description="nothing new for so long closes a transfer")] = _SENDER.settle_s
     settle_after_release_s: Annotated[
         Seconds, Field(description="the same, after the modality released its association")
-    ] = 5.0
-    receipt_timeout_s: Annotated[Seconds, Field(description="patience for a receipt; doubled with each round")] = 60.0
+    ] = _SENDER.settle_after_release_s
+    receipt_timeout_s: Annotated[
+        Seconds,
+        Field(description="shortest patience for a receipt, three round trips if longer; doubled with each round"),
+    ] = _SENDER.receipt_timeout_s
     rounds_max: Annotated[
-        int, Field(ge=0, le=20, description="so often everything unconfirmed is sent again before a person is told")
-    ] = 5
-    receipt_interval_s: Annotated[Seconds, Field(description="while images arrive, one receipt in so long")] = 10.0
-    quiet_s: Annotated[Seconds, Field(description="nothing came for so long and something is missing: ask for it")] = (
-        30.0
+        Count, Field(description="so often everything unconfirmed is sent again before it counts as unconfirmed")
+    ] = _SENDER.rounds_max
+    swallowed_after_s: Annotated[
+        Seconds,
+        Field(description="a relay that took mails of which so long nothing was heard is left for another"),
+    ] = _SENDER.swallowed_after_s
+    silent_emergency_s: Annotated[
+        Seconds, Field(description="an emergency makes no progress for so long: a person is told")
+    ] = _SENDER.silent_emergency_s
+    silent_urgent_s: Annotated[Seconds, Field(description="the same for what is urgent")] = _SENDER.silent_urgent_s
+    silent_routine_s: Annotated[Seconds, Field(description="the same for routine")] = _SENDER.silent_routine_s
+    receipt_interval_s: Annotated[Seconds, Field(description="while images arrive, one receipt in so long")] = (
+        _RECEIVER.receipt_interval_s
     )
-    reminders_max: Annotated[
-        int, Field(ge=0, le=20, description="so often it is asked for before a person is told")
-    ] = 6
+    gap_wait_s: Annotated[Seconds, Field(description="a parcel that others overtook is asked for after so long")] = (
+        _RECEIVER.gap_wait_s
+    )
+    quiet_emergency_s: Annotated[
+        Seconds, Field(description="nothing came for so long and something of an emergency is missing: ask for it")
+    ] = _RECEIVER.quiet_emergency_s
+    quiet_s: Annotated[Seconds, Field(description="the same for others")] = _RECEIVER.quiet_s
+    reminders_max: Annotated[Count, Field(description="so often it is asked for before a person is told")] = (
+        _RECEIVER.reminders_max
+    )
+    announced_only_s: Annotated[
+        Seconds, Field(description="images were announced and none came for so long: a person is told")
+    ] = _RECEIVER.announced_only_s
+    relay_retry_first_s: Annotated[
+        Seconds, Field(description="a relay that lets us not in is tried again after so long, doubled each time")
+    ] = _RELAYS.retry_first_s
+    relay_retry_max_s: Annotated[Seconds, Field(description="but at least so often")] = _RELAYS.retry_max_s
+    relay_suspect_s: Annotated[
+        Seconds, Field(description="a relay that swallowed mails is used as before after so long")
+    ] = _RELAYS.suspect_s
+    hello_interval_s: Annotated[Seconds, Field(description="a sign of life goes to each partner so often")] = (
+        _HELLO.interval_s
+    )
+    hello_interval_emergency_s: Annotated[
+        Seconds, Field(description="the same while an emergency to or from it is open")
+    ] = _HELLO.interval_emergency_s
     first_parcel_max_bytes: Annotated[int, Field(ge=10_000, description="the first parcel is small and early")] = (
-        400_000
+        _PACING.first_parcel_max_bytes
     )
-    parcel_max_bytes: Annotated[int, Field(ge=10_000, description="no parcel is larger")] = 6_000_000
+    parcel_max_bytes: Annotated[int, Field(ge=10_000, description="no parcel is larger")] = _PACING.parcel_max_bytes
 
 
 class LimitSettings(_Section):
@@ -224,7 +290,7 @@ class Settings(BaseSettings, _Schema):
 
     @property
     def first_relay(self) -> str:
-        """Return the name of the relay that mails leave by: the first in the file."""
+        """Return the name of the relay that is preferred: the first in the file."""
         return next(iter(self.relay))
 
     @property
@@ -232,8 +298,12 @@ class Settings(BaseSettings, _Schema):
         """Return the folder of the key ring."""
         return self.data_folder / "keys"
 
+    def address_on(self, relay: str) -> str:
+        """Return this site's mail address on a relay."""
+        return self.relay[relay].address or self.site.address
+
     def limits_of_transfers(self) -> Limits:
-        """Return the times of both state machines."""
+        """Return the times of all state machines."""
         it = self.transfer
         return Limits(
             SenderLimits(
@@ -241,10 +311,23 @@ class Settings(BaseSettings, _Schema):
                 settle_after_release_s=it.settle_after_release_s,
                 receipt_timeout_s=it.receipt_timeout_s,
                 rounds_max=it.rounds_max,
+                swallowed_after_s=it.swallowed_after_s,
+                silent_emergency_s=it.silent_emergency_s,
+                silent_urgent_s=it.silent_urgent_s,
+                silent_routine_s=it.silent_routine_s,
             ),
             ReceiverLimits(
-                receipt_interval_s=it.receipt_interval_s, quiet_s=it.quiet_s, reminders_max=it.reminders_max
+                receipt_interval_s=it.receipt_interval_s,
+                gap_wait_s=it.gap_wait_s,
+                quiet_emergency_s=it.quiet_emergency_s,
+                quiet_s=it.quiet_s,
+                reminders_max=it.reminders_max,
+                announced_only_s=it.announced_only_s,
             ),
+            FailoverLimits(
+                retry_first_s=it.relay_retry_first_s, retry_max_s=it.relay_retry_max_s, suspect_s=it.relay_suspect_s
+            ),
+            HelloLimits(interval_s=it.hello_interval_s, interval_emergency_s=it.hello_interval_emergency_s),
         )
 
     def pacing(self) -> PacingLimits:

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from raypost.archive import events
+from raypost.archive.embedded import EmbeddedPostgres
 from raypost.archive.events import Position
 from raypost.model.audit import EventKind
 from raypost.node.demo_network import CENTRE, DOMAIN, REFERRER, SCANNER_AE_TITLE, DemoNetwork, RelayAddress
 from tests.bench.peers import dcmsend
+from tests.peers.caretaker import Caretaker
 from tests.peers.mailserver import RealRelay, open_folder
 
 SETTLE_S = 2.0
@@ -70,13 +72,21 @@ def cross(name: str, study: Path, relay_kind: str, place: Path) -> Crossing:
     """Send a study and take the figures."""
     folder = place / f"network-{len(list(place.iterdir()))}"
     folder.mkdir()
+    place.chmod(0o711)  # the database's own user must be able to pass through, else its data lie elsewhere
     files = sorted(study.iterdir())
-    try:
-        with relay_of(relay_kind) as relay, DemoNetwork(folder, relay, settle_after_release_s=SETTLE_S) as network:
-            return _measure(name, study, len(files), sum(one.stat().st_size for one in files) / 1e6, network)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        DemoNetwork.remove_leftovers(folder)
+    server = EmbeddedPostgres(folder / "postgresql")
+    with Caretaker() as caretaker:  # whoever ends the benchmark, no site and no server lives on
+        caretaker.stop_server(server.data)
+        caretaker.remove(place, server.root, server.sockets)
+        try:
+            with relay_of(relay_kind) as relay, DemoNetwork(folder, relay, settle_after_release_s=SETTLE_S) as network:
+                for one in [*network.sites.values(), *network.relays.values()]:
+                    if one.process is not None:
+                        caretaker.end_process(one.process.pid)
+                return _measure(name, study, len(files), sum(one.stat().st_size for one in files) / 1e6, network)
+        finally:
+            for one in (folder, server.root, server.sockets):
+                shutil.rmtree(one, ignore_errors=True)
 
 
 def _measure(name: str, study: Path, count: int, raw_mb: float, network: DemoNetwork) -> Crossing:

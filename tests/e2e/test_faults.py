@@ -121,7 +121,7 @@ def test_the_database_goes_away(pair: Pair, tmp_path: pathlib.Path, how: signal.
 
 def test_the_relay_falls_silent_for_a_while(pair: Pair, tmp_path: pathlib.Path) -> None:
     study = make_study(tmp_path, seed=140, slices=SLICES)
-    relay = pair.network._relay_process
+    relay = pair.network.relays["main"].process
     assert relay is not None
     scanner = Scanner(pair.referrer, study)
     _begun(pair, study)

@@ -26,7 +26,8 @@ from raypost.model.transfer import MessageKind, Priority
 from raypost.node.accounts import imap_account, smtp_account
 from raypost.sealing.openpgp import KeyRing
 from raypost.settings import load
-from raypost.transfer.control import Head, Parcel, encode
+from raypost.transfer.control import Head, Parcel
+from raypost.transfer.wire import encode
 
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "attacks"))
 import dicom_probes as probes

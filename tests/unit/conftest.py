@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from raypost.archive import collected, messages, migrate, partners, transfers
+from raypost.archive import collected, migrate, outbox, partners, relays, transfers
 from raypost.archive.collected import MailPlace
 from raypost.archive.database import Database, create_database
 from raypost.archive.embedded import EmbeddedPostgres
@@ -29,11 +29,12 @@ from raypost.sealing.openpgp import KeyRing
 from raypost.stations.file import FileParcel
 from raypost.stations.intake import Intake
 from raypost.stations.open import OpenMail
-from raypost.stations.pack import Pack
+from raypost.stations.pack import OwnMailbox, Pack
 from raypost.stations.route import Route
 from raypost.stations.settle import Settle
 from raypost.transfer.limits import Limits
 from raypost.transfer.pacing import PacingLimits
+from tests.peers.caretaker import Caretaker
 
 NAMES = ("neustadt", "ludwigshafen")
 RELAY = "main"
@@ -66,6 +67,10 @@ class TestSite:
     pacing: PacingLimits = field(default_factory=PacingLimits)
     mail_size_max_bytes: int = 10_000_000
     folder: Path = Path()
+    addresses: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.addresses.setdefault(RELAY, self.partner.address)
 
     @property
     def intake(self) -> Intake:
@@ -81,9 +86,8 @@ class TestSite:
 
     @property
     def pack(self) -> Pack:
-        return Pack(
-            self.archive, self.keyring, self.clock, self.limits, self.pacing, RELAY, self.mail_size_max_bytes, 1
-        )
+        mailboxes = {relay: OwnMailbox(address, self.mail_size_max_bytes) for relay, address in self.addresses.items()}
+        return Pack(self.archive, self.keyring, self.clock, self.limits, self.pacing, mailboxes, 1)
 
     @property
     def open_mail(self) -> OpenMail:
@@ -169,7 +173,7 @@ class Postman:
                 count += 1
                 if not self.lose(kind, number):
                     recipient = self._recipient(mail)
-                    for _ in range(self.copies):
+                    for _ in range(self.copies if recipient is not None else 0):
                         self.deliver(recipient, mail)
         return count
 
@@ -213,57 +217,67 @@ class Postman:
             " (select min(due) from rp_collected))"
         )
 
-    def _claim(self, sender: TestSite) -> messages.QueuedMessage | None:
+    def _claim(self, sender: TestSite) -> outbox.QueuedMessage | None:
         with sender.archive.database.transaction() as tx:
-            return messages.claim(tx, RELAY, "test", sender.clock.now())
+            return outbox.claim(tx, RELAY, "test", sender.clock.now())
 
-    def _accept(self, sender: TestSite, message: messages.QueuedMessage) -> None:
+    def _accept(self, sender: TestSite, message: outbox.QueuedMessage) -> None:
         with sender.archive.database.transaction() as tx:
             transfer = transfers.lock(tx, message.transfer_id)
-            assert messages.note_accepted(tx, message, "test", sender.clock.now())
+            assert outbox.note_accepted(tx, message, "test", sender.clock.now())
             rearm(tx, transfer, sender.limits, sender.clock.now())
         sender.archive.spool.discard(message.message_file)
 
-    def _recipient(self, mail: bytes) -> TestSite:
+    def _recipient(self, mail: bytes) -> TestSite | None:
+        """Return the site that a mail is for; None for one that is only in an address book."""
         line = next(line for line in mail.split(b"\r\n") if line.startswith(b"To: "))
-        return next(site for site in self.sites.values() if site.partner.address.encode() in line)
+        return next((site for site in self.sites.values() if site.partner.address.encode() in line), None)
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[EmbeddedPostgres]:
     folder = Path(tempfile.mkdtemp(prefix="raypost-test-"))
     folder.chmod(0o711)
-    postgres = EmbeddedPostgres(folder / "postgresql").start()
-    create_database(postgres.url(), "template_site")
-    database = Database(postgres.url("template_site"))
-    migrate.upgrade(database)
-    database.close()
-    yield postgres
-    postgres.stop()
-    shutil.rmtree(folder, ignore_errors=True)
-    if postgres.root != folder / "postgresql":
-        shutil.rmtree(postgres.root, ignore_errors=True)
+    postgres = EmbeddedPostgres(folder / "postgresql")
+    with Caretaker() as caretaker:  # a worker of pytest-xdist whose controller dies tears nothing down
+        caretaker.stop_server(postgres.data)
+        caretaker.remove(folder, postgres.root, postgres.sockets)
+        try:
+            postgres.start()
+            create_database(postgres.url(), "template_site")
+            database = Database(postgres.url("template_site"))
+            migrate.upgrade(database)
+            database.close()
+            yield postgres
+        finally:  # also when the migration fails
+            postgres.stop()
+            for one in (folder, postgres.root, postgres.sockets):
+                shutil.rmtree(one, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def keyrings() -> Iterator[dict[str, tuple[KeyRing, str]]]:
     folder = Path(tempfile.mkdtemp(prefix="rpk-"))
     made = {}
-    for name in (*NAMES, "stranger"):
-        ring = KeyRing(folder / name)
-        made[name] = (ring, ring.make_site_key(name, f"{name}@raypost.test", 30, 30))
-    for name in NAMES:
-        for other in NAMES:
-            if other != name:
-                ring, fingerprint = made[other]
-                made[name][0].import_certificate(ring.export_certificate(fingerprint), fingerprint)
-    stranger, _ = made["stranger"]
-    for name in NAMES:
-        stranger.import_certificate(made[name][0].export_certificate(made[name][1]), made[name][1])
-    yield made
-    for ring, _ in made.values():
-        ring.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    with Caretaker() as caretaker:
+        caretaker.remove(folder)  # an agent whose folder is gone ends by itself
+        try:
+            for name in (*NAMES, "stranger"):
+                ring = KeyRing(folder / name)
+                made[name] = (ring, ring.make_site_key(name, f"{name}@raypost.test", 30, 30))
+            for name in NAMES:
+                for other in NAMES:
+                    if other != name:
+                        ring, fingerprint = made[other]
+                        made[name][0].import_certificate(ring.export_certificate(fingerprint), fingerprint)
+            stranger, _ = made["stranger"]
+            for name in NAMES:
+                stranger.import_certificate(made[name][0].export_certificate(made[name][1]), made[name][1])
+            yield made
+        finally:
+            for ring, _ in made.values():
+                ring.close()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -299,6 +313,7 @@ def sites(server, keyrings, sandbox, tmp_path) -> Iterator[dict[str, TestSite]]:
                 if other != name:
                     partner = dataclasses.replace(its.partner, is_self=False)
                     partners.add_partner(tx, partner, "cert", now=clock.now(), who="test")
+            relays.declare(tx, [RELAY], clock.now())
     yield made
     for site in made.values():
         site.archive.close()

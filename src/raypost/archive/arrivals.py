@@ -1,4 +1,4 @@
-"""What verified messages bring: parcels, manifests and receipts are taken into the tables, each once."""
+"""What verified parcels and manifests bring: taken into the tables, each once; receipts are in `receipted.py`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from raypost.archive.database import Transaction
 from raypost.archive.queue import enqueue
 from raypost.archive.tables import MessageRow, ParcelEntryRow, TransferItemRow, TransferRow
 from raypost.errors import RemoteProtocolError
-from raypost.model.audit import EventKind, Level
+from raypost.model.audit import EventKind
 from raypost.model.manifest import ManifestEntry
 from raypost.model.transfer import Priority
-from raypost.transfer.control import Manifest, Parcel, Receipt
-from raypost.transfer.sender import SenderEvent, SenderState, fire
+from raypost.transfer import taking
+from raypost.transfer.control import Manifest, Parcel
+from raypost.transfer.receiver import ReceiverState
+from raypost.transfer.taking import ItemState
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,186 +35,106 @@ def take_parcel(tx: Transaction, transfer: TransferRow, parcel: Parcel, now: dat
     """Take in a parcel whose whole instances are in the blob store and whose slices are in the assembly.
 
     Returns:
-        True when it is new; False for a double, which is answered with a receipt and otherwise ignored.
+        True when it brings something new; False for a double, or when the transfer was recalled: that is answered with
+        a receipt and otherwise ignored.
 
     Raises:
         RemoteProtocolError: It says other things of an instance than another message did.
     """
     transfers.note_arrival(tx, transfer, now)
-    known = tx.scalar(
-        sa.select(MessageRow).where(
-            MessageRow.transfer_id == transfer.id,
-            MessageRow.direction == "in",
-            MessageRow.kind == "parcel",
-            MessageRow.number == parcel.head.number,
-        )
-    )
-    if known is not None:
+    state = ReceiverState(transfer.state)
+    number, listed = parcel.head.number, [entry.instance for entry in parcel.entries]
+    known = tx.scalar(_incoming(transfer, "parcel").where(MessageRow.number == number))
+    if state is ReceiverState.WITHDRAWN:
         transfer.news += 1
-        events.record(tx, now, EventKind.DUPLICATE, transfer=transfer, number=parcel.head.number)
         return False
-    row = MessageRow(
-        transfer_id=transfer.id,
-        direction="in",
-        kind="parcel",
-        number=parcel.head.number,
-        state="verified",
-        planned_at=now,
-    )
-    tx.add(row)
-    tx.flush()
-    items = _items(tx, transfer, [entry.instance for entry in parcel.entries], now)
-    for entry in parcel.entries:
-        tx.add(
-            ParcelEntryRow(
-                message_id=row.id,
-                item_id=items[entry.instance.sha256].id,
-                offset_bytes=entry.offset_bytes,
-                length_bytes=entry.length_bytes,
-            )
-        )
-    tx.flush()
+    items = _items(tx, transfer, listed, now)
+    states = {sha256: ItemState(item.state) for sha256, item in items.items()}
+    found = taking.take_parcel(state, parcel.entries, is_known=known is not None, items=states)
+    if found.is_double:
+        transfer.news += 1
+        events.record(tx, now, EventKind.DUPLICATE, transfer=transfer, number=number)
+        return False
+    row = known if known is not None else _new_parcel(tx, transfer, number, now)
+    row.state = "verified"
+    _add_entries(tx, row.id, parcel, items)
     for entry in parcel.entries:
         item = items[entry.instance.sha256]
-        if item.state == "listed" and (entry.is_whole or _bytes_here(tx, item) >= item.size_bytes):
+        is_here = entry.instance.sha256 in found.arrives if entry.is_whole else _is_covered(tx, item)
+        if is_here and item.state in ("listed", "refused"):
             item.state = "arrived"
     enqueue(tx, "file", once=f"file:{row.id}", rank=Priority(transfer.priority).rank, message_row=row.id)
     return True
 
 
+def _incoming(transfer: TransferRow, kind: str) -> sa.Select[MessageRow]:
+    return sa.select(MessageRow).where(
+        MessageRow.transfer_id == transfer.id, MessageRow.direction == "in", MessageRow.kind == kind
+    )
+
+
+def _new_parcel(tx: Transaction, transfer: TransferRow, number: int, now: datetime) -> MessageRow:
+    row = MessageRow(
+        transfer_id=transfer.id,
+        partner_id=transfer.partner_id,
+        direction="in",
+        kind="parcel",
+        number=number,
+        state="verified",
+        planned_at=now,
+    )
+    tx.add(row)
+    tx.flush()
+    return row
+
+
+def _add_entries(tx: Transaction, message_row: int, parcel: Parcel, items: dict[str, TransferItemRow]) -> None:
+    values = [
+        {
+            "message_id": message_row,
+            "item_id": items[entry.instance.sha256].id,
+            "offset_bytes": entry.offset_bytes,
+            "length_bytes": entry.length_bytes,
+        }
+        for entry in parcel.entries
+    ]
+    new = insert(ParcelEntryRow)
+    longest = sa.func.greatest(ParcelEntryRow.length_bytes, new.excluded.length_bytes)
+    tx.execute(
+        new.on_conflict_do_update(
+            index_elements=["message_id", "item_id", "offset_bytes"], set_={"length_bytes": longest}
+        ),
+        values,
+    )
+
+
 def take_manifest(tx: Transaction, transfer: TransferRow, manifest: Manifest, now: datetime) -> None:
-    """Take in the manifest; a second one (sent again) changes nothing and is answered.
+    """Take in the manifest; one that was sent again changes nothing and is answered.
+
+    One that names more than an earlier one counts too: its sender was restored from a backup and more images came.
 
     Raises:
-        RemoteProtocolError: It contradicts what arrived or an earlier manifest.
+        RemoteProtocolError: It says other things of an instance than another message did.
     """
     transfers.note_arrival(tx, transfer, now)
     transfer.news += 1
-    if transfer.manifest_instances is not None:
-        if transfer.manifest_instances != len(manifest.instances):
-            raise RemoteProtocolError("a second manifest of the transfer names another number of instances")
+    if transfer.state == ReceiverState.WITHDRAWN.value:
         return
     for item in _items(tx, transfer, list(manifest.instances), now).values():
         item.in_manifest = True
     tx.flush()
-    transfer.manifest_parcels, transfer.manifest_instances = manifest.parcels, len(manifest.instances)
-    transfer.closed_at = now
-
-
-def take_receipt(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: datetime) -> list[str]:
-    """Take in what the partner says it has. Only a final receipt naming every instance by hash means delivered.
-
-    Returns:
-        Names of sealed files in the spool that need not be sent any more, to be discarded after the commit.
-    """
-    sealed = {
-        row.id: row.message_file
-        for row in tx.execute(
-            sa.select(MessageRow.id, MessageRow.message_file)
-            .where(MessageRow.transfer_id == transfer.id, MessageRow.direction == "out", MessageRow.state == "queued")
-            .with_for_update(key_share=True)
-        )
-    }
-    before = (
-        tx.scalar(
-            sa.select(sa.func.count()).where(
-                MessageRow.transfer_id == transfer.id, MessageRow.direction == "out", MessageRow.state == "filed"
-            )
-        )
-        or 0
+    named = tx.scalar(
+        sa.select(sa.func.count()).where(TransferItemRow.transfer_id == transfer.id, TransferItemRow.in_manifest)
     )
-    confirmed = tx.execute(
-        sa.update(MessageRow)
-        .where(
-            MessageRow.transfer_id == transfer.id,
-            MessageRow.direction == "out",
-            MessageRow.kind == "parcel",
-            MessageRow.number.in_(receipt.parcels_filed),
-            MessageRow.state.in_(("accepted", "refused", "planned", "queued")),
-        )
-        .values(state="filed", filed_at=now, due=None, message_file="")
-        .returning(MessageRow.number)
-    ).all()
-    if confirmed:
-        transfer.patience_from, transfer.rounds = now, 0
-    transfer.last_receipt_at, transfer.receipts = now, max(transfer.receipts, receipt.head.number)
-    events.record(
-        tx,
-        now,
-        EventKind.RECEIPTED,
-        transfer=transfer,
-        number=receipt.head.number,
-        parcels=before + len(confirmed),
-        instances=receipt.instances_filed,
-        is_final=receipt.is_final,
-        refused=len(receipt.refused),
-    )
-    if receipt.is_final:
-        _take_final(tx, transfer, receipt, now)
-    elif receipt.parcels_missing:
-        count = transfers.send_again(tx, transfer, now, numbers=receipt.parcels_missing)
-        if count:
-            events.record(
-                tx,
-                now,
-                EventKind.SENT_AGAIN,
-                level=Level.NOTICE,
-                transfer=transfer,
-                messages=count,
-                why="asked for by the partner",
-            )
-    done = tx.scalars(sa.select(MessageRow.id).where(MessageRow.id.in_(sealed), MessageRow.state == "filed"))
-    return [sealed[message_row] for message_row in done]
-
-
-def _take_final(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: datetime) -> None:
-    named = set(receipt.filed)
-    items = tx.scalars(sa.select(TransferItemRow).where(TransferItemRow.transfer_id == transfer.id)).all()
-    for item in items:
-        if item.sha256 in named:
-            item.state = "filed"
-        elif item.sha256 in receipt.refused:
-            item.state = "refused"
-    state = SenderState(transfer.state)
-    if state is SenderState.STREAMING:
-        return  # a receipt cannot close what is still open; the manifest will be answered
-    if all(item.state == "filed" for item in items):
-        tx.execute(
-            sa.update(MessageRow)
-            .where(
-                MessageRow.transfer_id == transfer.id,
-                MessageRow.direction == "out",
-                MessageRow.kind != "receipt",
-                MessageRow.state != "replaced",
-            )
-            .values(state="filed", filed_at=now, due=None, message_file="")
-        )
-        if state is not SenderState.DELIVERED:
-            transfer.finished_at = now
-            events.record(
-                tx,
-                now,
-                EventKind.TRANSFER_DELIVERED,
-                transfer=transfer,
-                instances=len(items),
-            )
-        transfer.state = fire(state, SenderEvent.RECEIPT_COMPLETE).value
-    elif state is SenderState.CLOSED and all(item.state in ("filed", "refused") for item in items):
-        transfer.state, transfer.finished_at = fire(state, SenderEvent.GAVE_UP).value, now
-        events.record(
-            tx,
-            now,
-            EventKind.TRANSFER_UNCONFIRMED,
-            level=Level.ALARM,
-            transfer=transfer,
-            refused_by_partner=sum(item.state == "refused" for item in items),
-        )
+    transfer.manifest_parcels = max(manifest.parcels, transfer.manifest_parcels or 0)
+    transfer.manifest_instances = int(named or 0)
+    transfer.closed_at = transfer.closed_at or now
 
 
 def instances_to_file(tx: Transaction, message_row: int) -> tuple[int, list[ToFile]] | None:
     """Return (transfer, instances) of a verified parcel whose blobs are complete; None when it was filed already."""
     message = tx.get(MessageRow, message_row)
-    if message is None or message.state != "verified":
+    if message is None or message.state != "verified" or message.transfer_id is None:
         return None
     items = tx.scalars(
         sa.select(TransferItemRow)
@@ -256,8 +178,9 @@ def slices_complete(tx: Transaction, transfer: TransferRow, parcel: Parcel) -> l
                     TransferItemRow.transfer_id == transfer.id, TransferItemRow.sha256 == entry.instance.sha256
                 )
             )
-            before = _bytes_here(tx, item, without=entry.offset_bytes) if item else 0
-            if before + entry.length_bytes >= entry.instance.size_bytes:
+            before = _ranges_here(tx, item) if item else []
+            together = [*before, (entry.offset_bytes, entry.length_bytes)]
+            if taking.bytes_covered(together) >= entry.instance.size_bytes:
                 done.append(entry.instance)
     return done
 
@@ -304,15 +227,15 @@ def _items(
     return found
 
 
-def _bytes_here(tx: Transaction, item: TransferItemRow, without: int | None = None) -> int:
-    """Count the bytes of an instance that parcels brought, each offset once."""
-    offsets = (
-        sa.select(ParcelEntryRow.offset_bytes, sa.func.max(ParcelEntryRow.length_bytes).label("length"))
+def _is_covered(tx: Transaction, item: TransferItemRow) -> bool:
+    return taking.bytes_covered(_ranges_here(tx, item)) >= item.size_bytes
+
+
+def _ranges_here(tx: Transaction, item: TransferItemRow) -> list[tuple[int, int]]:
+    """Return (offset, length) of every slice of an instance that parcels brought."""
+    rows = tx.execute(
+        sa.select(ParcelEntryRow.offset_bytes, ParcelEntryRow.length_bytes)
         .join(MessageRow, MessageRow.id == ParcelEntryRow.message_id)
         .where(ParcelEntryRow.item_id == item.id, MessageRow.direction == "in")
-        .group_by(ParcelEntryRow.offset_bytes)
     )
-    if without is not None:
-        offsets = offsets.where(ParcelEntryRow.offset_bytes != without)
-    counted = offsets.subquery()
-    return int(tx.scalar(sa.select(sa.func.coalesce(sa.func.sum(counted.c.length), 0))) or 0)
+    return [(offset, length) for offset, length in rows]

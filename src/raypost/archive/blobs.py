@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -13,6 +14,10 @@ from raypost.errors import IntegrityError, NotNowError
 from raypost.model.identifiers import is_sha256
 
 BLOCK_BYTES = 1 << 20
+DAMAGED_ERRNOS = frozenset(
+    {errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.EBADMSG, errno.EUCLEAN}
+)
+"""What the kernel says of a file that is gone or that the disk gives back wrong; anything else may pass."""
 
 
 class BlobStore:
@@ -21,6 +26,7 @@ class BlobStore:
     def __init__(self, folder: Path) -> None:
         """Use the folder, made when it is missing."""
         self.folder = folder
+        self._synced: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def path(self, sha256: str) -> Path:
@@ -34,15 +40,18 @@ class BlobStore:
     def adopt(self, file: Path, sha256: str) -> Path:
         """Take over a finished file of the same file system: fsync, rename, fsync of the folder.
 
+        One that is here already is compared, and replaced when it is damaged: what comes again mends it.
+
         Raises:
             NotNowError: The disk is full or broken; nothing was taken over.
         """
         target = self.path(sha256)
         try:
-            if target.exists():
+            self._make_parent(target)
+            if _is_intact(target, sha256, file.stat().st_size):
+                fsync_folder(target.parent)  # who put it there may have died before it was on the disk
                 file.unlink()
                 return target
-            self._make_parent(target)
             fsync_file(file)
             file.replace(target)
             fsync_folder(target.parent)
@@ -75,16 +84,19 @@ class BlobStore:
     def put_range(self, source: BinaryIO, offset_bytes: int, length_bytes: int, sha256: str) -> Path:
         """Copy a range of an open file into the store, checking its hash on the way.
 
+        One that is here already is compared, and replaced when it is damaged.
+
         Raises:
             IntegrityError: The bytes do not have the hash.
             NotNowError: The disk is full or broken.
         """
         target = self.path(sha256)
-        if target.exists():
-            return target
-        self._make_parent(target)
         temporary = target.with_name(f"{sha256}.{new_short_key()}.new")
         try:
+            self._make_parent(target)
+            if _is_intact(target, sha256, length_bytes):
+                fsync_folder(target.parent)
+                return target
             digest = hashlib.sha256()
             source.seek(offset_bytes)
             rest = length_bytes
@@ -106,17 +118,20 @@ class BlobStore:
         return target
 
     def _make_parent(self, target: Path) -> None:
-        if not target.parent.exists():
-            target.parent.mkdir(exist_ok=True, mode=0o700)
-            fsync_folder(self.folder)
+        if target.parent.name in self._synced and target.parent.exists():
+            return
+        target.parent.mkdir(exist_ok=True, mode=0o700)
+        fsync_folder(self.folder)  # also when another process made it, and may have died before this
+        self._synced.add(target.parent.name)
 
     def verify(self, sha256: str) -> None:
         """Read a blob and compare its hash.
 
         Raises:
-            IntegrityError: It is missing or damaged.
+            IntegrityError: It is missing or damaged, or the disk cannot read it.
+            NotNowError: It cannot be read at this moment.
         """
-        if not self.has(sha256) or sha256_of(self.path(sha256)) != sha256:
+        if not _is_intact(self.path(sha256), sha256):
             raise IntegrityError(
                 "an image file is missing or damaged on this disk",
                 do="Restore it from the backup, or ask the sender to send the study again.",
@@ -139,6 +154,22 @@ def sha256_of(file: Path) -> str:
     """Return the SHA-256 of a file in lower-case hexadecimal."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _is_intact(file: Path, sha256: str, size_bytes: int | None = None) -> bool:
+    """Say whether a file is here with this hash; of another size it is not even read.
+
+    Raises:
+        NotNowError: That cannot be found out at this moment.
+    """
+    try:
+        if size_bytes is not None and file.stat().st_size != size_bytes:
+            return False
+        return sha256_of(file) == sha256
+    except OSError as error:
+        if error.errno in DAMAGED_ERRNOS:
+            return False
+        raise NotNowError(f"an image file cannot be read: {error.strerror}") from error
 
 
 def fsync_file(file: Path) -> None:

@@ -17,6 +17,8 @@ from raypost.archive.tables import CaseRow, InstanceRow, PatientRow, SeriesRow
 from raypost.errors import NotNowError
 from raypost.model.audit import EventKind, Level
 from raypost.model.study import InstanceFacts
+from raypost.transfer.reading_order import is_localizer, reading_rank
+from raypost.transfer.series_signs import ReadingFacts
 
 BURST = timedelta(seconds=0.5)
 """Instances that follow each other so closely are routed together, by the sweep."""
@@ -87,7 +89,9 @@ def file_instances(tx: Transaction, listed: list[InstanceFacts], origin: Origin,
             filed.append((same, Filing.DUPLICATE))
             continue
         if facts.series_instance_uid not in series:
-            series[facts.series_instance_uid] = _series_id(tx, case.id, facts)
+            of_series = (one for one in listed if one.series_instance_uid == facts.series_instance_uid)
+            images = (one for one in of_series if not is_localizer(one.image_type))
+            series[facts.series_instance_uid] = _series_id(tx, case.id, next(images, facts))
         filing = Filing.NEW
         if others:
             same_pixels = all(one.pixel_sha256 == facts.pixel_sha256 for one in others)
@@ -212,6 +216,28 @@ def instances_by_id(tx: Transaction, instance_ids: list[int]) -> list[InstanceRo
     return list(tx.scalars(sa.select(InstanceRow).where(InstanceRow.id.in_(instance_ids)).order_by(InstanceRow.id)))
 
 
+def reading_ranks(tx: Transaction, instances: Iterable[InstanceRow]) -> dict[int, int]:
+    """Return by instance how soon it is sent, lower first; see `transfer/reading_order.py`."""
+    listed = list(instances)
+    query = sa.select(SeriesRow).where(SeriesRow.id.in_({one.series_id for one in listed}))
+    series = {row.id: row for row in tx.scalars(query)}
+    return {one.id: reading_rank(_reading_facts(one, series[one.series_id])) for one in listed}
+
+
+def _reading_facts(instance: InstanceRow, series: SeriesRow) -> ReadingFacts:
+    return ReadingFacts(
+        modality=series.modality,
+        sop_class_uid=instance.sop_class_uid,
+        image_type=instance.image_type,
+        series_description=series.series_description,
+        body_part=series.body_part,
+        slice_thickness_mm=series.slice_thickness_mm,
+        convolution_kernel=series.convolution_kernel,
+        contrast_agent=series.contrast_agent,
+        instance_number=instance.instance_number,
+    )
+
+
 def _case(tx: Transaction, facts: InstanceFacts, origin: Origin, now: datetime) -> CaseRow:
     """Return the case, made when it is new, with its row locked: instances of one case are filed one after another."""
     find = (
@@ -261,11 +287,15 @@ def _patient_id(tx: Transaction, facts: InstanceFacts, origin: Origin) -> int:
 
 
 def _series_id(tx: Transaction, case_id: int, facts: InstanceFacts) -> int:
-    find = sa.select(SeriesRow.id).where(
+    """Return the series, made when it is new; how it was reconstructed is what its first image says, not a localiser.
+
+    The case's row must be locked.
+    """
+    find = sa.select(SeriesRow).where(
         SeriesRow.case_id == case_id, SeriesRow.series_instance_uid == facts.series_instance_uid
     )
-    series_id = tx.scalar(find)
-    if series_id is None:
+    series = tx.scalar(find)
+    if series is None:
         tx.execute(
             insert(SeriesRow)
             .values(
@@ -278,5 +308,10 @@ def _series_id(tx: Transaction, case_id: int, facts: InstanceFacts) -> int:
             )
             .on_conflict_do_nothing()
         )
-        series_id = tx.scalars(find).one()
-    return series_id
+        series = tx.scalars(find).one()
+    is_silent = series.slice_thickness_mm is None and not series.convolution_kernel and not series.contrast_agent
+    if is_silent and not is_localizer(facts.image_type):
+        series.slice_thickness_mm = facts.slice_thickness_mm
+        series.convolution_kernel = facts.convolution_kernel
+        series.contrast_agent = facts.contrast_agent
+    return series.id

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from raypost.archive.database import Transaction
 from raypost.archive.queue import enqueue
-from raypost.archive.tables import CollectedRow
+from raypost.archive.tables import CollectedRow, MailboxRow, PartnerRow
 
 LOOK_AGAIN = timedelta(seconds=120)
 
@@ -35,17 +35,37 @@ class MailPlace:
     taken_at: datetime | None = None
 
 
-def known_mails(tx: Transaction, relay: str, uid_validity: int, imap_uids: list[int]) -> set[int]:
-    """Return which of these mails are stored here already: those are only to be deleted at the relay."""
-    return set(
-        tx.scalars(
-            sa.select(CollectedRow.imap_uid).where(
-                CollectedRow.relay == relay,
-                CollectedRow.uid_validity == uid_validity,
-                CollectedRow.imap_uid.in_(imap_uids),
-            )
+@dataclass(frozen=True, slots=True)
+class KnownMails:
+    """Mails at a relay that need not be fetched any more.
+
+    Attributes:
+        to_remove: Stored here: only to be deleted there.
+        to_leave: They cannot be fetched and are noted in quarantine; they stay there.
+    """
+
+    to_remove: frozenset[int]
+    to_leave: frozenset[int]
+
+
+def known_mails(tx: Transaction, relay: str, uid_validity: int, imap_uids: list[int]) -> KnownMails:
+    """Return which of these mails are known here already."""
+    rows = tx.execute(
+        sa.select(CollectedRow.imap_uid, CollectedRow.state, CollectedRow.removed_at).where(
+            CollectedRow.relay == relay,
+            CollectedRow.uid_validity == uid_validity,
+            CollectedRow.imap_uid.in_(imap_uids),
         )
-    )
+    ).all()
+    left = frozenset(row.imap_uid for row in rows if row.state == "quarantined" and row.removed_at is not None)
+    return KnownMails(frozenset(row.imap_uid for row in rows) - left, left)
+
+
+def partner_addresses(tx: Transaction) -> frozenset[str]:
+    """Return every address under which a site in force, this one included, sends."""
+    in_force = PartnerRow.retired_at.is_(None)
+    mailboxes = sa.select(MailboxRow.address).join(PartnerRow, PartnerRow.id == MailboxRow.partner_id).where(in_force)
+    return frozenset(tx.scalars(sa.select(PartnerRow.address).where(in_force).union(mailboxes)))
 
 
 def note_fetched(
@@ -73,6 +93,35 @@ def note_fetched(
         return None
     enqueue(tx, "open", once=f"open:{row[0]}", rank=rank, collected_id=row[0])
     return int(row[0])
+
+
+def note_not_fetched(
+    tx: Transaction, place: MailPlace, *, size_bytes: int, now: datetime, is_left: bool = False
+) -> bool:
+    """Note a mail that is not fetched, because it is too large or cannot be had; False when it was noted before.
+
+    Args:
+        is_left: It stays at the relay: so we are done with it there without having removed it. When the row is
+            forgotten, after weeks, it is tried again.
+    """
+    row = tx.execute(
+        insert(CollectedRow)
+        .values(
+            relay=place.relay,
+            uid_validity=place.uid_validity,
+            imap_uid=place.imap_uid,
+            relay_time=place.taken_at,
+            state="quarantined",
+            mail_file="",
+            size_bytes=size_bytes,
+            priority_rank=0,
+            fetched_at=now,
+            removed_at=now if is_left else None,
+        )
+        .on_conflict_do_nothing()
+        .returning(CollectedRow.id)
+    ).first()
+    return row is not None
 
 
 def note_removed(tx: Transaction, relay: str, uid_validity: int, imap_uids: list[int], now: datetime) -> None:
@@ -107,8 +156,8 @@ def note_done(tx: Transaction, collected_id: int, state: str) -> bool:
     return found is not None
 
 
-def due_mails(tx: Transaction, now: datetime, limit: int) -> list[int]:
-    """Return mails that should have been opened by now; their due moves on."""
+def due_mails(tx: Transaction, now: datetime, limit: int) -> list[tuple[int, int]]:
+    """Return mails that should have been opened by now, with their rank; their due moves on."""
     rows = tx.scalars(
         sa.select(CollectedRow)
         .where(CollectedRow.due <= now)
@@ -118,7 +167,7 @@ def due_mails(tx: Transaction, now: datetime, limit: int) -> list[int]:
     ).all()
     for row in rows:
         row.due = now + LOOK_AGAIN
-    return [row.id for row in rows]
+    return [(row.id, row.priority_rank) for row in rows]
 
 
 def forget_old(tx: Transaction, before: datetime) -> int:

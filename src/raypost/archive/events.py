@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -84,13 +84,37 @@ def read_after(database: Database, position: Position, limit: int = PAGE_MAX) ->
         return [_happened(row) for row in rows.all()]
 
 
-def of_transfer(tx: Transaction, transfer_id: int, limit: int = PAGE_MAX) -> list[Happened]:
-    """Return the events of one transfer, oldest first."""
+def of_transfer(
+    tx: Transaction, transfer_id: int, limit: int = PAGE_MAX, *, after: int | None = None
+) -> list[Happened]:
+    """Return a page of the events of one transfer, the newest last.
+
+    Args:
+        limit: At most so many, and never more than PAGE_MAX.
+        after: The page behind the event of this number, 0 for the first page; None for the newest events.
+    """
+    chosen = {"transfer_id": transfer_id, "after": after or 0, "limit": min(limit, PAGE_MAX)}
+    way = "desc" if after is None else "asc"
     query = sa.text(
         "select xid::text as xid_text, id, at, kind, level, case_id, transfer_id, partner_id, fields from rp_event"
-        " where transfer_id = :transfer_id order by id limit :limit"
+        f" where transfer_id = :transfer_id and id > :after order by id {way} limit :limit"
     )
-    return [_happened(row) for row in tx.execute(query, {"transfer_id": transfer_id, "limit": min(limit, PAGE_MAX)})]
+    page = [_happened(row) for row in tx.execute(query, chosen)]
+    return page[::-1] if after is None else page
+
+
+def all_of_transfer(tx: Transaction, transfer_id: int) -> Iterator[Happened]:
+    """Go through every event of one transfer, the newest last, a page at a time."""
+    page = of_transfer(tx, transfer_id, after=0)
+    while page:
+        yield from page
+        page = of_transfer(tx, transfer_id, after=page[-1].position.event_id)
+
+
+def count_of_transfer(tx: Transaction, transfer_id: int) -> int:
+    """Return how many events one transfer has."""
+    query = sa.select(sa.func.count()).select_from(EventRow).where(EventRow.transfer_id == transfer_id)
+    return tx.scalar(query) or 0
 
 
 def latest(tx: Transaction, limit: int = 100) -> list[Happened]:

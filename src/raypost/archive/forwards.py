@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from raypost.archive.database import Transaction
-from raypost.archive.partners import Node
+from raypost.archive.dicom_nodes import Node
 from raypost.archive.queue import enqueue
-from raypost.archive.tables import DicomNodeRow, ForwardRow, InstanceRow
+from raypost.archive.tables import ForwardRow, InstanceRow
 
 BATCH_MAX = 200
 LOOK_AGAIN = timedelta(seconds=60)
@@ -43,12 +43,6 @@ def order(tx: Transaction, instance_id: int, node: Node, now: datetime) -> bool:
     return added is not None
 
 
-def node_in_force(tx: Transaction, node_id: int) -> Node | None:
-    """Return a node unless it was removed."""
-    row = tx.get(DicomNodeRow, node_id)
-    return Node(row.id, row.name, row.ae_title, row.host, row.port) if row and row.retired_at is None else None
-
-
 def waiting(tx: Transaction, node_id: int, now: datetime) -> list[ToForward]:
     """Return the next instances for a node, oldest first."""
     rows = tx.execute(
@@ -78,22 +72,32 @@ def waiting(tx: Transaction, node_id: int, now: datetime) -> list[ToForward]:
     ]
 
 
-def note_sent(tx: Transaction, forward_id: int, now: datetime) -> None:
-    """Note that the node confirmed an instance."""
-    row = tx.get_one(ForwardRow, forward_id)
-    row.state, row.sent_at, row.due = "sent", now, None
+def note_sent(tx: Transaction, forward_id: int, node_id: int, now: datetime) -> None:
+    """Note that the node confirmed an instance, unless it waits for another node by now."""
+    row = tx.get_one(ForwardRow, forward_id, with_for_update=True)
+    if row.node_id == node_id:
+        row.state, row.sent_at, row.due = "sent", now, None
 
 
-def note_refused(tx: Transaction, forward_id: int, said: str) -> None:
-    """Note that the node will not take an instance."""
-    row = tx.get_one(ForwardRow, forward_id)
-    row.state, row.said, row.due = "refused", said[:500], None
+def note_refused(tx: Transaction, forward_id: int, node_id: int, said: str) -> bool:
+    """Note that the node will not take an instance; False when it waits for another node by now."""
+    row = _waiting_for(tx, forward_id, node_id)
+    if row is not None:
+        row.state, row.said, row.due = "refused", said[:500], None
+    return row is not None
 
 
-def note_deferred(tx: Transaction, forward_id: int, said: str, due: datetime) -> None:
-    """Put an instance back for a later try."""
-    row = tx.get_one(ForwardRow, forward_id)
-    row.tries, row.said, row.due = row.tries + 1, said[:500], due
+def note_deferred(tx: Transaction, forward_id: int, node_id: int, said: str, due: datetime) -> None:
+    """Put an instance back for a later try, unless it waits for another node by now."""
+    row = _waiting_for(tx, forward_id, node_id)
+    if row is not None:
+        row.tries, row.said, row.due = row.tries + 1, said[:500], due
+
+
+def _waiting_for(tx: Transaction, forward_id: int, node_id: int) -> ForwardRow | None:
+    """Return the row, locked, while it waits for this node: the node may have been replaced or removed meanwhile."""
+    row = tx.get_one(ForwardRow, forward_id, with_for_update=True)
+    return row if row.state == "waiting" and row.node_id == node_id else None
 
 
 def due_nodes(tx: Transaction, now: datetime) -> list[int]:

@@ -38,6 +38,10 @@ select exists (select from rp_transfer where due <= :now)
     or exists (select from rp_collected where due <= :now)
     or exists (select from rp_forward where due <= :now)
     or exists (select from rp_instance where routed_at is null)
+    or exists (select from rp_relay where due <= :now)
+    or exists (select from rp_contact where due <= :now)
+    or (select count(*) from rp_partner where retired_at is null)
+        > (select count(*) + 1 from rp_contact where due is not null)
 """)
 
 

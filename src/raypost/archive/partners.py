@@ -1,30 +1,18 @@
-"""The address book: sites, their certificates and addresses; DICOM nodes in the house."""
+"""The address book: sites, their certificates and addresses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from raypost.archive import events
 from raypost.archive.database import Transaction
-from raypost.archive.tables import DicomNodeRow, PartnerRow, SiteRow
+from raypost.archive.tables import MailboxRow, PartnerRow, SiteRow
+from raypost.archive.targets import refuse_while_named
 from raypost.errors import UsageError
 from raypost.model.audit import EventKind
-from raypost.model.identifiers import is_ae_title, is_site_name
-from raypost.model.site import Partner
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A DICOM node to send on to."""
-
-    node_id: int
-    name: str
-    ae_title: str
-    host: str
-    port: int
+from raypost.model.site import Mailbox, Partner
 
 
 def add_partner(
@@ -48,19 +36,22 @@ def add_partner(
         tx.flush()
         site_id = site.id
     _retire(tx, site_id, now, who)
-    tx.add(
-        PartnerRow(
-            site_id=site_id,
-            display_name=partner.display_name,
-            ae_stem=partner.ae_stem,
-            address=partner.address,
-            fingerprint=partner.fingerprint,
-            certificate=certificate,
-            added_at=now,
-            added_by=who,
-            why=why,
-        )
+    row = PartnerRow(
+        site_id=site_id,
+        display_name=partner.display_name,
+        ae_stem=partner.ae_stem,
+        address=partner.address,
+        fingerprint=partner.fingerprint,
+        certificate=certificate,
+        added_at=now,
+        added_by=who,
+        why=why,
     )
+    tx.add(row)
+    tx.flush()
+    mailboxes = partner.mailboxes or (Mailbox("", partner.address),)
+    tx.add_all(MailboxRow(partner_id=row.id, relay=one.relay, address=one.address) for one in mailboxes)
+    tx.flush()
     events.record(tx, now, EventKind.PARTNER_CHANGED, site_id=site_id, change="added", name=partner.name, who=who)
     return Partner(
         site_id,
@@ -70,6 +61,7 @@ def add_partner(
         partner.address,
         partner.fingerprint,
         partner.is_self,
+        mailboxes,
     )
 
 
@@ -77,11 +69,12 @@ def remove_partner(tx: Transaction, name: str, *, now: datetime, who: str) -> Pa
     """Retire a partner: nothing is sent to it and nothing accepted from it any more.
 
     Raises:
-        UsageError: No such partner, or it is this site itself.
+        UsageError: No such partner, it is this site itself, or a rule names it.
     """
     partner = partner_named(tx, name)
     if partner.is_self:
         raise UsageError("a site cannot remove itself")
+    refuse_while_named(tx, name, is_node=False)
     _retire(tx, partner.site_id, now, who)
     events.record(tx, now, EventKind.PARTNER_CHANGED, site_id=partner.site_id, change="removed", name=name, who=who)
     return partner
@@ -95,7 +88,12 @@ def all_partners(tx: Transaction) -> list[Partner]:
         .where(PartnerRow.retired_at.is_(None))
         .order_by(SiteRow.name)
     )
-    return [_partner(row, site) for row, site in tx.execute(query)]
+    found = tx.execute(query).all()
+    mailboxes: dict[int, list[Mailbox]] = {}
+    rows = sa.select(MailboxRow).where(MailboxRow.partner_id.in_([row.id for row, _ in found])).order_by(MailboxRow.id)
+    for one in tx.scalars(rows):
+        mailboxes.setdefault(one.partner_id, []).append(Mailbox(one.relay, one.address))
+    return [_partner(row, site, tuple(mailboxes.get(row.id, ()))) for row, site in found]
 
 
 def own_site(tx: Transaction) -> Partner:
@@ -132,54 +130,6 @@ def site_name(tx: Transaction, site_id: int) -> str:
     return tx.scalars(sa.select(SiteRow.name).where(SiteRow.id == site_id)).one()
 
 
-def add_node(tx: Transaction, node: Node, *, now: datetime, who: str) -> Node:
-    """Add a DICOM node or replace it.
-
-    Raises:
-        UsageError: Name, AE title or port cannot be right.
-    """
-    if not is_site_name(node.name) or not is_ae_title(node.ae_title) or not 0 < node.port < 65536 or not node.host:
-        raise UsageError("a node needs a name (a-z 0-9 -), an AE title (A-Z 0-9 _ - .), a host and a port")
-    _retire_node(tx, node.name, now, who)
-    row = DicomNodeRow(
-        name=node.name, ae_title=node.ae_title, host=node.host, port=node.port, added_at=now, added_by=who
-    )
-    tx.add(row)
-    tx.flush()
-    events.record(tx, now, EventKind.NODE_CHANGED, change="added", name=node.name, who=who)
-    return _node(row)
-
-
-def remove_node(tx: Transaction, name: str, *, now: datetime, who: str) -> Node:
-    """Retire a DICOM node.
-
-    Raises:
-        UsageError: There is none.
-    """
-    node = node_named(tx, name)
-    _retire_node(tx, name, now, who)
-    events.record(tx, now, EventKind.NODE_CHANGED, change="removed", name=name, who=who)
-    return node
-
-
-def all_nodes(tx: Transaction) -> list[Node]:
-    """Return every DICOM node in force, by name."""
-    query = sa.select(DicomNodeRow).where(DicomNodeRow.retired_at.is_(None)).order_by(DicomNodeRow.name)
-    return [_node(row) for row in tx.scalars(query)]
-
-
-def node_named(tx: Transaction, name: str) -> Node:
-    """Return a DICOM node by name.
-
-    Raises:
-        UsageError: There is none.
-    """
-    for node in all_nodes(tx):
-        if node.name == name:
-            return node
-    raise UsageError(f"there is no DICOM node {name!r}", do="`raypost node list` shows the names.")
-
-
 def _retire(tx: Transaction, site_id: int, now: datetime, who: str) -> None:
     tx.execute(
         sa.update(PartnerRow)
@@ -188,17 +138,7 @@ def _retire(tx: Transaction, site_id: int, now: datetime, who: str) -> None:
     )
 
 
-def _retire_node(tx: Transaction, name: str, now: datetime, who: str) -> None:
-    tx.execute(
-        sa.update(DicomNodeRow)
-        .where(DicomNodeRow.name == name, DicomNodeRow.retired_at.is_(None))
-        .values(retired_at=now, retired_by=who)
+def _partner(row: PartnerRow, site: SiteRow, mailboxes: tuple[Mailbox, ...]) -> Partner:
+    return Partner(
+        site.id, site.name, row.display_name, row.ae_stem, row.address, row.fingerprint, site.is_self, mailboxes
     )
-
-
-def _partner(row: PartnerRow, site: SiteRow) -> Partner:
-    return Partner(site.id, site.name, row.display_name, row.ae_stem, row.address, row.fingerprint, site.is_self)
-
-
-def _node(row: DicomNodeRow) -> Node:
-    return Node(row.id, row.name, row.ae_title, row.host, row.port)

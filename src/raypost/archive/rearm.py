@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-import sqlalchemy as sa
-
-from raypost.archive import events, transfers
+from raypost.archive import events, planning, progress, relays, rerouting
 from raypost.archive.database import Transaction
-from raypost.archive.tables import CaseRow, MessageRow, TransferItemRow, TransferRow
+from raypost.archive.facts import receiver_facts, sender_facts
+from raypost.archive.tables import TransferRow
 from raypost.errors import UsageError
 from raypost.model.audit import EventKind, Level
-from raypost.model.transfer import MessageKind
+from raypost.model.transfer import MessageKind, Priority
 from raypost.transfer import receiver, sender
 from raypost.transfer.limits import Limits
-from raypost.transfer.receiver import ReceiverEvent, ReceiverFacts, ReceiverLimits, ReceiverState
-from raypost.transfer.sender import SenderEvent, SenderFacts, SenderLimits, SenderState
+from raypost.transfer.receiver import ReceiverEvent, ReceiverState, ReceiverStep
+from raypost.transfer.sender import SenderEvent, SenderFacts, SenderState, SenderStep
 
-IN_HAND = ("planned", "queued", "sending")
+ROUNDED_UP = timedelta(milliseconds=1)
 
 
 def order_again(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime, who: str) -> int:
-    """Send everything that no receipt names once more; return how many messages.
+    """Send everything once more because a person orders it; return how many messages.
 
     Raises:
-        UsageError: The transfer is an incoming one.
+        UsageError: The transfer is an incoming one, or was recalled.
     """
     if transfer.direction != "out":
         raise UsageError("only the sender can send again")
+    if transfer.state == SenderState.RECALLED.value:
+        raise UsageError("the transfer was recalled", do="Send the study anew if it is right after all.")
     transfer.state = sender.fire(SenderState(transfer.state), SenderEvent.ORDERED_AGAIN).value
     transfer.rounds, transfer.patience_from, transfer.finished_at = 0, now, None
-    count = transfers.send_again(tx, transfer, now, everything=True)
+    transfer.progress_at, transfer.told_at, transfer.switches = now, None, 0
+    transfer.receipts_floor = transfer.receipts
+    count = planning.send_again(tx, transfer, now, states=("accepted", "filed", "refused"))
     events.record(tx, now, EventKind.SENT_AGAIN, transfer=transfer, messages=count, who=who)
     rearm(tx, transfer, limits, now)
     return count
@@ -40,138 +43,148 @@ def rearm(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime)
     """The one place that decides what a transfer waits for; called at the end of every transition, row locked."""
     tx.flush()
     if transfer.direction == "out":
-        _rearm_outgoing(tx, transfer, limits.sender, now)
+        _rearm_outgoing(tx, transfer, limits, now)
     else:
-        _rearm_incoming(tx, transfer, limits.receiver, now)
+        _rearm_incoming(tx, transfer, limits, now)
 
 
-def _rearm_outgoing(tx: Transaction, transfer: TransferRow, limits: SenderLimits, now: datetime) -> None:
-    facts = _sender_facts(tx, transfer)
-    step = sender.next_step(facts, limits, now.timestamp())
-    if step.event is not None:
-        transfer.state = sender.fire(facts.state, step.event).value
-        if step.event is SenderEvent.SETTLED:
-            transfer.closed_at = now
-            events.record(tx, now, EventKind.TRANSFER_CLOSED, transfer=transfer)
-        elif step.event is SenderEvent.GAVE_UP:
-            transfer.finished_at = now
-            events.record(
-                tx,
-                now,
-                EventKind.TRANSFER_UNCONFIRMED,
-                level=Level.ALARM,
-                transfer=transfer,
-                refused=facts.refused,
-                unconfirmed=facts.unconfirmed,
-            )
+def _rearm_outgoing(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime) -> None:
+    facts = sender_facts(tx, transfer, now)
+    step = sender.next_step(facts, limits.sender, now.timestamp())
+    if step.reroute:
+        onward = rerouting.by_rule(tx, transfer, now)
+        if onward is not None:
+            transfer.due = None
+            rearm(tx, onward, limits, now)
+            rearm(tx, transfer, limits, now)
+            return
+    if step.event is not None and step.event is not SenderEvent.REROUTED:
+        _fire_sender(tx, transfer, facts, step.event, now)
+    if step.tell:
+        _tell(tx, transfer, facts, now)
     if step.write_manifest:
-        transfers.add_message(tx, transfer, MessageKind.MANIFEST, 1, now)
+        planning.add_message(tx, transfer, MessageKind.MANIFEST, 1, now)
     if step.send_again:
-        transfer.rounds += 1
-        count = transfers.send_again(tx, transfer, now)
+        _send_again(tx, transfer, now)
+    if step.repeat_notes:
+        planning.repeat_notes(tx, transfer, limits.sender.notes, now)
+    if step.switch_relay:
+        _switch_relay(tx, transfer, limits, now)
+    if facts.relays_usable > 1 and transfer.late_at is None and transfer.state == SenderState.CLOSED.value:
+        _note_late(tx, transfer, limits, now)
+    transfer.due = _due(step, now)
+    if step.plan or step.write_manifest:
+        planning.wake_pack(tx, transfer)
+
+
+def _due(step: SenderStep, now: datetime) -> datetime | None:
+    """Return when somebody looks again; soon, where what was decided could not be carried out."""
+    if step.event is SenderEvent.REROUTED:
+        return datetime.fromtimestamp(now.timestamp() + 60, UTC)
+    return _instant(step.due_s)
+
+
+def _fire_sender(tx: Transaction, transfer: TransferRow, facts: SenderFacts, event: SenderEvent, now: datetime) -> None:
+    transfer.state = sender.fire(facts.state, event).value
+    if event is SenderEvent.SETTLED:
+        transfer.closed_at = now
+        events.record(tx, now, EventKind.TRANSFER_CLOSED, transfer=transfer)
+    elif event is SenderEvent.GAVE_UP:
+        transfer.finished_at = transfer.told_at = now
         events.record(
             tx,
             now,
-            EventKind.SENT_AGAIN,
-            level=Level.NOTICE,
+            EventKind.TRANSFER_UNCONFIRMED,
+            level=Level.ALARM,
             transfer=transfer,
-            messages=count,
-            round=transfer.rounds,
+            refused=facts.refused,
+            unconfirmed=facts.unconfirmed,
         )
-    transfer.due = _instant(step.due_s)
-    if step.plan or step.write_manifest:
-        transfers.wake_pack(tx, transfer)
 
 
-def _sender_facts(tx: Transaction, transfer: TransferRow) -> SenderFacts:
-    counts = {
-        (row.state, row.is_manifest): row.how_many
-        for row in tx.execute(
-            sa.select(
-                MessageRow.state,
-                (MessageRow.kind == "manifest").label("is_manifest"),
-                sa.func.count().label("how_many"),
-            )
-            .where(MessageRow.transfer_id == transfer.id, MessageRow.direction == "out")
-            .group_by(sa.text("1, 2"))
-        )
-    }
-    by_state: dict[str, int] = {}
-    for (state, _), count in counts.items():
-        by_state[state] = by_state.get(state, 0) + count
-    waiting = (
-        tx.scalar(
-            sa.select(sa.func.count()).where(
-                TransferItemRow.transfer_id == transfer.id, TransferItemRow.state == "waiting"
-            )
-        )
-        or 0
-    )
-    case = tx.get_one(CaseRow, transfer.case_id)
-    return SenderFacts(
-        state=SenderState(transfer.state),
-        last_arrival_s=transfer.last_arrival_at.timestamp(),
-        released_s=case.released_at.timestamp() if case.released_at else None,
-        items_waiting=waiting,
-        in_hand=sum(by_state.get(state, 0) for state in IN_HAND),
-        unconfirmed=by_state.get("accepted", 0),
-        refused=by_state.get("refused", 0),
-        has_manifest=any(is_manifest for _, is_manifest in counts),
-        rounds=transfer.rounds,
-        patience_from_s=transfer.patience_from.timestamp(),
+def _tell(tx: Transaction, transfer: TransferRow, facts: SenderFacts, now: datetime) -> None:
+    """Tell a person that nothing moves: at the partner, or already here."""
+    transfer.told_at = now
+    if transfer.state == SenderState.UNCONFIRMED.value:
+        return  # that was an alarm of its own
+    kind = EventKind.TRANSFER_STALLED if facts.in_hand or facts.items_waiting else EventKind.TRANSFER_SILENT
+    events.record(
+        tx,
+        now,
+        kind,
+        level=Level.ALARM,
+        transfer=transfer,
+        silent_s=round(now.timestamp() - facts.progress_s),
+        in_hand=facts.in_hand,
+        unconfirmed=facts.unconfirmed,
+        refused=facts.refused,
     )
 
 
-def _rearm_incoming(tx: Transaction, transfer: TransferRow, limits: ReceiverLimits, now: datetime) -> None:
-    is_all_filed = False
-    if transfer.manifest_instances is not None:
-        done = (
-            tx.scalar(
-                sa.select(sa.func.count()).where(
-                    TransferItemRow.transfer_id == transfer.id,
-                    TransferItemRow.in_manifest,
-                    TransferItemRow.state.in_(("filed", "refused")),
-                )
-            )
-            or 0
-        )
-        is_all_filed = done == transfer.manifest_instances
-    in_hand = (
-        tx.scalar(
-            sa.select(sa.func.count()).where(
-                MessageRow.transfer_id == transfer.id, MessageRow.direction == "in", MessageRow.state == "verified"
-            )
-        )
-        or 0
+def _send_again(tx: Transaction, transfer: TransferRow, now: datetime) -> None:
+    transfer.rounds += 1
+    count = planning.send_again(tx, transfer, now)
+    events.record(
+        tx,
+        now,
+        EventKind.SENT_AGAIN,
+        level=Level.NOTICE,
+        transfer=transfer,
+        messages=count,
+        round=transfer.rounds,
     )
-    facts = ReceiverFacts(
-        state=ReceiverState(transfer.state),
-        is_all_filed=is_all_filed,
-        in_hand=in_hand,
-        news=transfer.news,
-        last_arrival_s=transfer.last_arrival_at.timestamp(),
-        reminders=transfer.reminders,
-        last_receipt_s=transfer.last_receipt_at.timestamp() if transfer.last_receipt_at else None,
-    )
-    step = receiver.next_step(facts, limits, now.timestamp())
+
+
+def _switch_relay(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime) -> None:
+    names = planning.move_unheard(tx, transfer, now)
+    transfer.switches, transfer.switched_at = transfer.switches + 1, now
+    relays.suspect(tx, names, limits.relays, now)
+    for name in sorted(names):
+        events.record(tx, now, EventKind.MESSAGE_MOVED, level=Level.NOTICE, transfer=transfer, relay=name, why="silent")
+
+
+def _note_late(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime) -> None:
+    """Have an emergency that will miss its deadline go by all relays at once, before it has missed it."""
+    if transfer.priority != Priority.EMERGENCY.value:
+        return
+    finish_at = progress.predicted_finish_at(tx, transfer, now)
+    if finish_at is not None and (finish_at - transfer.opened_at).total_seconds() > limits.sender.deadline_emergency_s:
+        transfer.late_at = now
+        finish = finish_at.isoformat(timespec="seconds")
+        events.record(tx, now, EventKind.TRANSFER_LATE, level=Level.NOTICE, transfer=transfer, predicted=finish)
+
+
+def _rearm_incoming(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime) -> None:
+    facts = receiver_facts(tx, transfer, now)
+    step = receiver.next_step(facts, limits.receiver, now.timestamp())
     if step.event is not None:
         _fire_receiver(tx, transfer, step.event, now)
+    if step.tell:
+        transfer.told_at = now
+        events.record(tx, now, EventKind.ANNOUNCED_ONLY, level=Level.ALARM, transfer=transfer)
     if step.write_receipt:
-        transfer.receipts += 1
-        transfer.news, transfer.last_receipt_at = 0, now
-        transfer.reminders = transfer.reminders + 1 if step.is_reminder else 0
-        transfers.add_message(tx, transfer, MessageKind.RECEIPT, transfer.receipts, now)
-        events.record(
-            tx,
-            now,
-            EventKind.RECEIPT_WRITTEN,
-            transfer=transfer,
-            number=transfer.receipts,
-            asks_again=step.is_reminder,
-            is_final=transfer.state == "complete",
-        )
-        transfers.wake_pack(tx, transfer)
+        _write_receipt(tx, transfer, step, now)
+    if step.repeat_notes:
+        planning.repeat_notes(tx, transfer, limits.receiver.notes, now)
     transfer.due = _instant(step.due_s)
+
+
+def _write_receipt(tx: Transaction, transfer: TransferRow, step: ReceiverStep, now: datetime) -> None:
+    transfer.receipts = max(transfer.receipts + 1, planning.next_number(tx, transfer, MessageKind.RECEIPT))
+    transfer.news, transfer.last_receipt_at = 0, now
+    transfer.reminders = transfer.reminders + 1 if step.is_reminder else 0
+    transfer.receipted_parcels = planning.parcels_filed_here(tx, transfer.id)
+    planning.add_message(tx, transfer, MessageKind.RECEIPT, transfer.receipts, now, {"asks": step.asks})
+    events.record(
+        tx,
+        now,
+        EventKind.RECEIPT_WRITTEN,
+        transfer=transfer,
+        number=transfer.receipts,
+        asks_again=step.asks,
+        is_final=transfer.state == ReceiverState.COMPLETE.value,
+    )
+    planning.wake_pack(tx, transfer)
 
 
 def _fire_receiver(tx: Transaction, transfer: TransferRow, event: ReceiverEvent, now: datetime) -> None:
@@ -179,9 +192,11 @@ def _fire_receiver(tx: Transaction, transfer: TransferRow, event: ReceiverEvent,
     kind, level = EventKind.TRANSFER_COMPLETE, Level.INFO
     if event is ReceiverEvent.WENT_SILENT:
         kind, level = EventKind.TRANSFER_INCOMPLETE, Level.ALARM
+        transfer.told_at = now
     transfer.finished_at = now
     events.record(tx, now, kind, level=level, transfer=transfer)
 
 
 def _instant(posix_s: float | None) -> datetime | None:
-    return None if posix_s is None else datetime.fromtimestamp(posix_s, UTC)
+    """Return a due instant, rounded up: looked at a microsecond early, nothing would be due yet, again and again."""
+    return None if posix_s is None else datetime.fromtimestamp(posix_s, UTC) + ROUNDED_UP

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from raypost.archive import events, partners
+from raypost.archive import dicom_nodes, events, partners
 from raypost.archive.database import Transaction
 from raypost.archive.tables import RuleRow
 from raypost.errors import UsageError
@@ -28,11 +28,12 @@ def add_rule(tx: Transaction, rule: Rule, *, now: datetime, who: str, why: str =
         raise UsageError(f"there are {RULES_MAX} rules already")
     if tx.scalar(sa.select(RuleRow.id).where(RuleRow.rule_key == rule.rule_key)):
         raise UsageError(f"the rule name {rule.rule_key!r} is or was in use", do="Choose another name.")
-    if rule.action is RuleAction.SEND:
-        if partners.partner_named(tx, rule.target).is_self:
-            raise UsageError("a rule cannot send to this site itself")
+    if rule.action in (RuleAction.SEND, RuleAction.REROUTE):
+        for name in (rule.target, rule.partner):
+            if name and partners.partner_named(tx, name).is_self:
+                raise UsageError("a rule cannot send to this site itself")
     else:
-        partners.node_named(tx, rule.target)
+        dicom_nodes.node_named(tx, rule.target)
     begin, end = rule.hours or (None, None)
     tx.add(
         RuleRow(
@@ -46,6 +47,8 @@ def add_rule(tx: Transaction, rule: Rule, *, now: datetime, who: str, why: str =
             modality=rule.modality,
             study_description=rule.study_description,
             body_part=rule.body_part,
+            partner=rule.partner,
+            deadline_s=rule.deadline_s,
             hours_from=begin,
             hours_until=end,
             added_at=now,
@@ -87,6 +90,8 @@ def all_rules(tx: Transaction) -> list[Rule]:
             row.study_description,
             row.body_part,
             (row.hours_from, row.hours_until) if row.hours_from is not None and row.hours_until is not None else None,
+            row.partner,
+            row.deadline_s,
         )
         for row in tx.scalars(query)
     ]

@@ -7,12 +7,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from raypost.archive import events
+from raypost.archive import corrections, events
 from raypost.archive.database import Transaction
 from raypost.archive.tables import (
     CaseRow,
     InstanceRow,
     MessageRow,
+    OpeningRow,
     PatientRow,
     QuarantineRow,
     SeriesRow,
@@ -27,8 +28,12 @@ LIST_MAX = 1000
 Shape = dict[str, Any]
 
 
-def studies(tx: Transaction, *, limit: int = 50, text: str = "") -> list[Shape]:
-    """Return the newest studies; `text` is looked for in patient name, patient ID, accession number and description."""
+def studies(tx: Transaction, *, limit: int = 50, text: str = "", with_withdrawn: bool = False) -> list[Shape]:
+    """Return the newest studies; `text` is looked for in patient name, patient ID, accession number and description.
+
+    Args:
+        with_withdrawn: Also those that their sender recalled.
+    """
     query = (
         sa.select(CaseRow, PatientRow, SiteRow.name, sa.func.count(InstanceRow.id), sa.func.sum(InstanceRow.size_bytes))
         .join(PatientRow, PatientRow.id == CaseRow.patient_id)
@@ -38,6 +43,8 @@ def studies(tx: Transaction, *, limit: int = 50, text: str = "") -> list[Shape]:
         .order_by(CaseRow.last_arrival_at.desc())
         .limit(min(limit, LIST_MAX))
     )
+    if not with_withdrawn:
+        query = query.where(CaseRow.hidden_at.is_(None))
     if text:
         pattern = "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         query = query.where(
@@ -82,7 +89,24 @@ def study(tx: Transaction, study_key: str) -> Shape:
         for row, count in series
     ]
     shape["transfers"] = transfers(tx, case_id=case.id)
+    shape["corrections"] = corrections.of_case(tx, case.id)
+    shape["opened_by"] = _openings(tx, case.id)
+    shape["responsible"] = (
+        None
+        if case.responsible_site_id is None
+        else tx.scalars(sa.select(SiteRow.name).where(SiteRow.id == case.responsible_site_id)).one()
+    )
     return shape
+
+
+def _openings(tx: Transaction, case_id: int) -> list[Shape]:
+    rows = tx.execute(
+        sa.select(OpeningRow.who, OpeningRow.opened_at, SiteRow.name)
+        .join(SiteRow, SiteRow.id == OpeningRow.site_id)
+        .where(OpeningRow.case_id == case_id)
+        .order_by(OpeningRow.opened_at)
+    )
+    return [{"who": who, "site": site, "opened_at": _text(at)} for who, at, site in rows]
 
 
 def case_by_key(tx: Transaction, study_key: str) -> CaseRow:
@@ -199,6 +223,7 @@ def _study(case: CaseRow, patient: PatientRow, origin: str, count: int, size_byt
         "instances": count,
         "stored_bytes": int(size_bytes or 0),
         "last_arrival_at": _text(case.last_arrival_at),
+        "hidden_because": case.hidden_because if case.hidden_at else None,
     }
 
 

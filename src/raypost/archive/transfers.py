@@ -7,14 +7,16 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from raypost.archive import events
+from raypost.archive import cases, events
 from raypost.archive.database import Transaction
 from raypost.archive.keys import new_transfer_key
-from raypost.archive.queue import enqueue
+from raypost.archive.planning import add_note
 from raypost.archive.tables import CaseRow, InstanceRow, MessageRow, TransferItemRow, TransferRow
-from raypost.model.audit import EventKind
+from raypost.errors import RemoteProtocolError
+from raypost.model.audit import EventKind, Level
 from raypost.model.transfer import MessageKind, Priority
 from raypost.transfer import receiver, sender
+from raypost.transfer.control import Head
 from raypost.transfer.receiver import ReceiverEvent, ReceiverState
 from raypost.transfer.sender import SenderEvent, SenderState
 
@@ -31,14 +33,16 @@ def open_outgoing(
     """
     mine = sa.and_(TransferRow.case_id == case.id, TransferRow.partner_id == site_id, TransferRow.direction == "out")
     streaming = tx.scalar(
-        sa.select(TransferRow).where(mine, TransferRow.state == "streaming").with_for_update(key_share=True)
+        sa.select(TransferRow)
+        .where(mine, TransferRow.state.in_(("announced", "streaming")))
+        .with_for_update(key_share=True)
     )
     if streaming is not None and _item_count(tx, streaming.id) >= ITEMS_MAX:
         _close(tx, streaming, now)
         streaming = None
     if streaming is not None:
         if priority.rank > Priority(streaming.priority).rank:
-            streaming.priority = priority.value
+            raise_priority(tx, streaming, priority, now)
         return streaming
     before = tx.scalar(sa.select(sa.func.count()).where(mine)) or 0
     row = TransferRow(
@@ -51,8 +55,9 @@ def open_outgoing(
         priority=priority.value,
         is_test=case.is_test,
         ordered_by=ordered_by,
-        state=SenderState.STREAMING.value,
+        state=SenderState.ANNOUNCED.value,
         opened_at=now,
+        progress_at=now,
         # Not now: the modality may have released the association already, and then the shorter time counts.
         last_arrival_at=max(case.last_arrival_at, case.released_at or case.last_arrival_at),
         patience_from=now,
@@ -69,7 +74,23 @@ def open_outgoing(
         supplement=before,
         ordered_by=ordered_by,
     )
+    add_note(tx, row, MessageKind.ANNOUNCE, now)
     return row
+
+
+def raise_priority(tx: Transaction, transfer: TransferRow, priority: Priority, now: datetime) -> None:
+    """Make a transfer more urgent, with everything of it that has not left; the partner is told by an announcement."""
+    transfer.priority = priority.value
+    tx.execute(
+        sa.update(MessageRow)
+        .where(
+            MessageRow.transfer_id == transfer.id,
+            MessageRow.direction == "out",
+            MessageRow.state.in_(("planned", "queued")),
+        )
+        .values(priority_rank=sa.case((MessageRow.kind == "parcel", priority.rank), else_=priority.rank + 1))
+    )
+    add_note(tx, transfer, MessageKind.ANNOUNCE, now)
 
 
 def _item_count(tx: Transaction, transfer_id: int) -> int:
@@ -78,64 +99,96 @@ def _item_count(tx: Transaction, transfer_id: int) -> int:
 
 def _close(tx: Transaction, transfer: TransferRow, now: datetime) -> None:
     """Close a transfer that holds as much as one manifest may name; the rest of the study goes as a supplement."""
-    transfer.state = sender.fire(SenderState.STREAMING, SenderEvent.SETTLED).value
+    transfer.state = sender.fire(SenderState(transfer.state), SenderEvent.SETTLED).value
     transfer.closed_at, transfer.due = now, now
     events.record(tx, now, EventKind.TRANSFER_CLOSED, transfer=transfer)
 
 
-def open_incoming(
-    tx: Transaction,
-    *,
-    transfer_key: str,
-    site_id: int,
-    study_instance_uid: str,
-    supplement: int,
-    priority: Priority,
-    is_test: bool,
-    now: datetime,
-) -> TransferRow:
-    """Return the incoming transfer of this key from this site, locked, made when its first message arrives."""
+def open_incoming(tx: Transaction, head: Head, site_id: int, now: datetime) -> TransferRow:
+    """Return the incoming transfer that a message of a partner belongs to, locked; made when its first one arrives.
+
+    It rings then, when it is an emergency: whichever of its messages overtook the others. A supplement does not ring.
+    """
     find = (
         sa.select(TransferRow)
         .where(
-            TransferRow.direction == "in", TransferRow.partner_id == site_id, TransferRow.transfer_key == transfer_key
+            TransferRow.direction == "in",
+            TransferRow.partner_id == site_id,
+            TransferRow.transfer_key == head.transfer_key,
         )
         .with_for_update(key_share=True)
     )
     row = tx.scalar(find)
     if row is not None:
+        if head.priority.rank > Priority(row.priority).rank:
+            row.priority = head.priority.value
+            _ring(tx, row, head.kind, now)
         return row
     added = tx.execute(
         insert(TransferRow)
         .values(
-            transfer_key=transfer_key,
+            transfer_key=head.transfer_key,
             direction="in",
             partner_id=site_id,
-            study_instance_uid=study_instance_uid,
-            supplement=supplement,
-            priority=priority.value,
-            is_test=is_test,
+            study_instance_uid="",
+            supplement=0,
+            priority=head.priority.value,
+            is_test=head.is_test,
             ordered_by="partner",
-            state=ReceiverState.ARRIVING.value,
+            state=ReceiverState.EXPECTED.value,
             opened_at=now,
             last_arrival_at=now,
             patience_from=now,
+            announced={},
         )
         .on_conflict_do_nothing()
         .returning(TransferRow.id)
     ).first()
     row = tx.scalars(find).one()
     if added is not None:
-        events.record(
-            tx,
-            now,
-            EventKind.TRANSFER_OPENED,
-            transfer=row,
-            direction="in",
-            priority=priority.value,
-            supplement=supplement,
-        )
+        events.record(tx, now, EventKind.TRANSFER_OPENED, transfer=row, direction="in", priority=head.priority.value)
     return row
+
+
+def name_study(
+    tx: Transaction, transfer: TransferRow, study_instance_uid: str, supplement: int, kind: MessageKind, now: datetime
+) -> None:
+    """Note which study an incoming transfer is about; said by its announcement, parcels and manifest alike.
+
+    Raises:
+        RemoteProtocolError: Another message said something else.
+    """
+    if not transfer.study_instance_uid:
+        transfer.study_instance_uid, transfer.supplement = study_instance_uid, supplement
+        _ring(tx, transfer, kind, now)
+    elif (transfer.study_instance_uid, transfer.supplement) != (study_instance_uid, supplement):
+        raise RemoteProtocolError("a message says other things of its transfer than an earlier one")
+
+
+def _ring(tx: Transaction, transfer: TransferRow, kind: MessageKind, now: datetime) -> None:
+    if transfer.state == ReceiverState.WITHDRAWN.value:
+        return
+    rings = transfer.priority == Priority.EMERGENCY.value and not transfer.is_test and transfer.supplement == 0
+    events.record(
+        tx,
+        now,
+        EventKind.ANNOUNCED,
+        level=Level.ALARM if rings else Level.NOTICE,
+        transfer=transfer,
+        priority=transfer.priority,
+        supplement=transfer.supplement,
+        by=kind.value,
+    )
+
+
+def is_withdrawn(tx: Transaction, transfer_key: str, site_id: int) -> bool:
+    """Say whether an incoming transfer of a partner was recalled."""
+    state = tx.scalar(
+        sa.select(TransferRow.state).where(
+            TransferRow.direction == "in", TransferRow.partner_id == site_id, TransferRow.transfer_key == transfer_key
+        )
+    )
+    return state == ReceiverState.WITHDRAWN.value
 
 
 def find_outgoing(tx: Transaction, transfer_key: str, site_id: int) -> TransferRow | None:
@@ -161,6 +214,7 @@ def lock_case(tx: Transaction, case_id: int) -> CaseRow:
 
 def add_items(tx: Transaction, transfer: TransferRow, instances: list[InstanceRow], now: datetime) -> None:
     """Put instances into an outgoing transfer, each once."""
+    ranks = cases.reading_ranks(tx, instances)
     values = [
         {
             "transfer_id": transfer.id,
@@ -170,14 +224,29 @@ def add_items(tx: Transaction, transfer: TransferRow, instances: list[InstanceRo
             "instance_id": one.id,
             "state": "waiting",
             "added_at": now,
+            "reading_rank": ranks[one.id],
         }
         for one in instances
     ]
+    was_idle = transfer.state == SenderState.STREAMING.value and not _is_outstanding(tx, transfer.id)
     added = set(
         tx.scalars(insert(TransferItemRow).on_conflict_do_nothing().returning(TransferItemRow.instance_id), values)
     )
+    if added and was_idle:
+        transfer.progress_at = now  # nothing was expected of the partner until now
     arrivals = [one.received_at for one in instances if one.id in added]
     transfer.last_arrival_at = max([transfer.last_arrival_at, *arrivals])
+
+
+def _is_outstanding(tx: Transaction, transfer_id: int) -> bool:
+    unfiled = sa.exists().where(
+        MessageRow.transfer_id == transfer_id,
+        MessageRow.direction == "out",
+        MessageRow.kind == "parcel",
+        MessageRow.state.in_(("planned", "queued", "sending", "accepted", "refused")),
+    )
+    waiting = sa.exists().where(TransferItemRow.transfer_id == transfer_id, TransferItemRow.state == "waiting")
+    return bool(tx.scalar(sa.select(sa.or_(unfiled, waiting))))
 
 
 def sent_already(tx: Transaction, case_id: int, instance_ids: list[int]) -> set[tuple[int, int]]:
@@ -197,75 +266,11 @@ def sent_already(tx: Transaction, case_id: int, instance_ids: list[int]) -> set[
     return {(instance_id, site_id) for instance_id, site_id in tx.execute(query) if instance_id is not None}
 
 
-def send_again(
-    tx: Transaction,
-    transfer: TransferRow,
-    now: datetime,
-    *,
-    numbers: frozenset[int] | None = None,
-    everything: bool = False,
-) -> int:
-    """Plan messages once more: all unconfirmed ones, or only the parcels with these numbers; return how many.
-
-    Args:
-        everything: Also those that are filed or were refused.
-    """
-    states = ("accepted", "filed", "refused") if everything else ("accepted",)
-    chosen = [
-        MessageRow.transfer_id == transfer.id,
-        MessageRow.direction == "out",
-        MessageRow.state.in_(states),
-        MessageRow.kind != MessageKind.RECEIPT.value,
-    ]
-    if numbers is not None:
-        chosen += [MessageRow.kind == MessageKind.PARCEL.value, MessageRow.number.in_(numbers)]
-    rows = tx.execute(
-        sa.update(MessageRow)
-        .where(*chosen)
-        .values(state="planned", attempt=MessageRow.attempt + 1, tries=0, due=None, message_file="", planned_at=now)
-        .returning(MessageRow.id)
-    ).all()
-    if rows:
-        wake_pack(tx, transfer)
-    return len(rows)
-
-
-def wake_pack(tx: Transaction, transfer: TransferRow) -> None:
-    """Queue the packing of a transfer's messages."""
-    rank = Priority(transfer.priority).rank
-    enqueue(tx, "pack", once=f"pack:{transfer.id}", unless_running=True, rank=rank, transfer_id=transfer.id)
-
-
 def note_arrival(tx: Transaction, transfer: TransferRow, now: datetime) -> None:
     """Note that a message of an incoming transfer came, also one seen before."""
     transfer.last_arrival_at = now
     transfer.reminders = 0
-    if transfer.state == ReceiverState.INCOMPLETE.value:
-        transfer.state = receiver.fire(ReceiverState.INCOMPLETE, ReceiverEvent.MORE_CAME).value
+    before = ReceiverState(transfer.state)
+    transfer.state = receiver.fire(before, ReceiverEvent.MORE_CAME).value
+    if before is ReceiverState.INCOMPLETE:
         transfer.finished_at = None
-
-
-def add_message(tx: Transaction, transfer: TransferRow, kind: MessageKind, number: int, now: datetime) -> int:
-    """Plan an outgoing message once; return its number in the table, or of the one that was there."""
-    rank = Priority(transfer.priority).rank
-    tx.execute(
-        insert(MessageRow)
-        .values(
-            transfer_id=transfer.id,
-            direction="out",
-            kind=kind.value,
-            number=number,
-            state="planned",
-            planned_at=now,
-            priority_rank=rank if kind is MessageKind.PARCEL else rank + 1,  # small and telling: before the bulk
-        )
-        .on_conflict_do_nothing()
-    )
-    return tx.scalars(
-        sa.select(MessageRow.id).where(
-            MessageRow.transfer_id == transfer.id,
-            MessageRow.direction == "out",
-            MessageRow.kind == kind.value,
-            MessageRow.number == number,
-        )
-    ).one()

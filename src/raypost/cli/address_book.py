@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from raypost.archive import partners
-from raypost.archive.partners import Node
+from raypost.archive import dicom_nodes, partners
+from raypost.archive.dicom_nodes import Node
 from raypost.cli.output import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -129,7 +129,7 @@ def _iso(instant: object) -> str | None:
 
 @guarded
 def partner_remove(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Remove a partner: nothing goes there and nothing is accepted from there any more. What was filed stays.
+    """Remove a partner that no rule names: nothing goes there or is accepted from there any more. What was filed stays.
 
     Example: raypost partner remove ludwigshafen
     """
@@ -147,12 +147,12 @@ def node_add(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Add a DICOM node, such as a PACS, that rules can send filed studies on to.
+    """Add a DICOM node, such as a PACS, that rules can send studies on to, or replace it; what waits for it goes there.
 
     Example: raypost node add pacs --ae-title PACS --host 10.1.2.3 --port 104
     """
     with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
-        node = partners.add_node(tx, Node(0, name, ae_title, host, port), now=site.clock.now(), who=person())
+        node = dicom_nodes.add_node(tx, Node(0, name, ae_title, host, port), now=site.clock.now(), who=person())
     answer(
         as_json,
         {"name": node.name, "ae_title": node.ae_title, "host": node.host, "port": node.port},
@@ -171,7 +171,7 @@ def node_list(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
     with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
         found = [
             {"name": one.name, "ae_title": one.ae_title, "host": one.host, "port": one.port}
-            for one in partners.all_nodes(tx)
+            for one in dicom_nodes.all_nodes(tx)
         ]
     rows = [tuple(one.values()) for one in found]
     answer(as_json, found, lambda: show_table(("name", "AE title", "host", "port"), rows, "There are no DICOM nodes."))
@@ -179,12 +179,12 @@ def node_list(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
 
 @guarded
 def node_remove(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Remove a DICOM node; what waits for it is not sent.
+    """Remove a DICOM node that no rule names; what waits for it is not sent, and an alarm says how much that was.
 
     Example: raypost node remove pacs
     """
     with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
-        partners.remove_node(tx, name, now=site.clock.now(), who=person())
+        dicom_nodes.remove_node(tx, name, now=site.clock.now(), who=person())
     answer(as_json, {"removed": name}, lambda: console.print(f"{name} is removed.", markup=False))
 
 
@@ -198,7 +198,7 @@ def node_echo(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, as_json
 
     settings = settings_of(config)
     with opened_site(settings) as site, site.archive.database.transaction() as tx:
-        node = partners.node_named(tx, name)
+        node = dicom_nodes.node_named(tx, name)
     echo(
         DicomNode(
             name=node.name,

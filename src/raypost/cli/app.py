@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from raypost import __version__
-from raypost.cli import address_book, archive, rules, run, site, transfers
+from raypost.cli import address_book, archive, backup, case_messages, rules, run, site, status, transfers
 
 app = typer.Typer(
     name="raypost",
@@ -21,6 +21,9 @@ run.register(app)
 site.register(app)
 transfers.register(app)
 archive.register(app)
+case_messages.register(app)
+status.register(app)
+backup.register(app)
 address_book.register(app)
 rules.register(app)
 

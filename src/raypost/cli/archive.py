@@ -22,7 +22,7 @@ from raypost.cli.output import (
 from raypost.dicom.jobs import NATIVE
 from raypost.errors import UsageError
 from raypost.model.audit import EventKind
-from raypost.node.site import opened_site
+from raypost.node.site import Site, opened_site
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="As `raypost study list` shows it.")]
 LimitOption = Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")]
@@ -134,21 +134,35 @@ def study_export(
     with opened_site(settings_of(config)) as site:
         with site.archive.database.transaction() as tx:
             case = search.case_by_key(tx, study_key)
-            found = [(one.sha256, one.transfer_syntax_uid) for one in cases.instances_of_case(tx, case.id)]
-            events.record(tx, site.clock.now(), EventKind.EXPORTED, case_id=case.id, instances=len(found))
+            found = [one.sha256 for one in cases.instances_of_case(tx, case.id)]
+        written: list[Path] = []
+        try:
+            _write_files(site, found, folder, written, native=native)
+        finally:  # what has left the archive is recorded, no more and no less
+            if written:
+                with site.archive.database.transaction() as tx:
+                    events.record(tx, site.clock.now(), EventKind.EXPORTED, case_id=case.id, instances=len(written))
+    shape = {"folder": str(folder), "files": len(written)}
+    answer(as_json, shape, lambda: console.print(f"{len(written)} files in {folder}.", markup=False))
+
+
+def _write_files(site: Site, found: list[str], folder: Path, written: list[Path], *, native: bool) -> None:
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        for number, (sha256, _) in enumerate(found, 1):
-            target = folder / f"{number:06d}.dcm"
-            if target.exists():
-                raise UsageError(f"{target} exists already", do="Choose an empty folder.")
-            site.archive.blobs.verify(sha256)
-            if native:
-                arguments = {"transfer_syntax_uid": "1.2.840.10008.1.2.1"}
-                site.sandbox.run(NATIVE, site.archive.blobs.path(sha256), target, arguments)
-            else:
-                site.archive.blobs.copy_to(sha256, target)
-    shape = {"folder": str(folder), "files": len(found)}
-    answer(as_json, shape, lambda: console.print(f"{len(found)} files in {folder}.", markup=False))
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror}", do="Choose another folder.") from error
+    targets = [folder / f"{number:06d}.dcm" for number in range(1, len(found) + 1)]
+    for target in targets:
+        if target.exists():
+            raise UsageError(f"{target} exists already", do="Choose an empty folder.")
+    for sha256, target in zip(found, targets, strict=True):
+        site.archive.blobs.verify(sha256)
+        if native:
+            arguments = {"transfer_syntax_uid": "1.2.840.10008.1.2.1"}
+            site.sandbox.run(NATIVE, site.archive.blobs.path(sha256), target, arguments)
+        else:
+            site.archive.blobs.copy_to(sha256, target)
+        written.append(target)
 
 
 @guarded

@@ -1,4 +1,4 @@
-"""What a person sees of the demonstration: two hospitals, eight steps, live; then a summary in words and figures."""
+"""What a person sees of the demonstration: the hospitals' steps, live, and the story in sentences; then the figures."""
 
 from __future__ import annotations
 
@@ -13,20 +13,32 @@ from rich.table import Table
 from rich.text import Text
 
 from raypost.model.units import duration_text, size_text
-from raypost.node.demo import Outcome, Progress
-from raypost.node.demo_network import CENTRE, REFERRER, DemoNetwork
+from raypost.node.demo_network import CENTRE, DISPLAY_NAMES, REFERRER, DemoNetwork
+from raypost.node.demo_outcome import Outcome
+from raypost.node.demo_progress import Progress
 
 BAR_WIDTH = 18
+COUNTS_IMAGES = frozenset({"received", "packed", "sealed", "verified", "filed"})
+"""Steps with a known total, so that a bar says how far they are; mails have none."""
+STYLES = {
+    "FAULT": "bold red",
+    "REROUTED:": "bold yellow",
+    "A PERSON": "bold red",
+    "THE ALARM": "bold yellow",
+    "DELIVERED:": "bold green",
+    "UNCONFIRMED:": "bold red",
+}
+"""How sentences of the story are shown that hold these words."""
 
 
 class DemoDisplay:
-    """A live panel on a terminal; plain lines, one a step, where there is none."""
+    """The story as lines; below them, on a terminal, the steps of each hospital, live."""
 
-    def __init__(self, console: Console, instances: int) -> None:
+    def __init__(self, console: Console, instances: int, sites: list[str]) -> None:
         self._console = console
         self._instances = instances
+        self._sites = sites
         self._live = Live(console=console, refresh_per_second=8, transient=False) if console.is_terminal else None
-        self._said: set[str] = set()
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -39,65 +51,60 @@ class DemoDisplay:
         if self._live is not None:
             self._live.stop()
 
+    def tell(self, line: str) -> None:
+        """Print a sentence of the story; above the live panels, where there are any."""
+        style = next((style for words, style in STYLES.items() if words in line), None)
+        self._console.print(line, markup=False, highlight=False, style=style, soft_wrap=True)
+
     def show(self, progress: Progress) -> None:
         """Show how far it is."""
         if self._live is not None:
             self._live.update(self._panels(progress))
-            return
-        for side, step, count, words in self._steps(progress):
-            is_done = self._is_done(side, step, count, progress)
-            if count and step not in self._said:
-                self._said.add(step)
-                self._console.print(f"  {side:13} {step:10} begins", markup=False)
-            if is_done and f"{step} done" not in self._said:
-                self._said.add(f"{step} done")
-                self._console.print(f"  {side:13} {step:10} {words}", markup=False)
 
-    def _is_done(self, side: str, step: str, count: int, it: Progress) -> bool:
-        """Say whether a step did all it has to: every image, or whatever it counts once the study is delivered."""
-        return count >= self._instances if _counts_images(side, step) else bool(count) and it.delivered > 0
+    def _steps(self, site: str, it: Progress) -> list[tuple[str, int, str]]:
+        """Return step, count and words of what a site does."""
 
-    def _steps(self, it: Progress) -> list[tuple[str, str, int, str]]:
+        def _step(step: str, words: str) -> tuple[str, int, str]:
+            count = it.count(site, step)
+            return step, count, f"{count} {words}"
+
+        if site == REFERRER:
+            return [
+                _step("received", "images from the scanner, on disk"),
+                _step("packed", "images in parcels"),
+                _step("sealed", "images signed and encrypted"),
+                _step("sent", "parcels accepted by a relay"),
+                _step("receipted", "images confirmed by a centre"),
+            ]
         return [
-            (REFERRER, "received", it.received, f"{it.received} images from the scanner, on disk"),
-            (REFERRER, "packed", it.packed, f"{it.packed} images in parcels"),
-            (REFERRER, "sealed", it.sealed, f"{it.sealed} images signed and encrypted"),
-            (REFERRER, "sent", it.sent, f"{it.sent} parcels accepted by the relay"),
-            (CENTRE, "fetched", it.fetched, f"{it.fetched} mails stored here"),
-            (CENTRE, "verified", it.verified, f"{it.verified} images, signature and hash good"),
-            (CENTRE, "filed", it.filed, f"{it.filed} images in the archive"),
-            (CENTRE, "receipted", it.receipts_written, f"{it.receipts_written} signed receipts sent back"),
-            (REFERRER, "receipted ", it.receipted, f"{it.receipted} images confirmed by the centre"),
+            _step("fetched", "mails stored here"),
+            _step("verified", "images, signature and hash good"),
+            _step("filed", "images in the archive"),
+            _step("receipted", "signed receipts sent back"),
         ]
 
     def _panels(self, it: Progress) -> Group:
-        sides = {REFERRER: _table(), CENTRE: _table()}
-        for side, step, count, words in self._steps(it):
-            is_done = self._is_done(side, step, count, it)
-            done = self._instances if is_done else min(count, self._instances - 1)
-            filled = BAR_WIDTH * done // max(self._instances, 1)
-            bar = Text()
-            if _counts_images(side, step):
-                bar = Text("█" * filled, style="green" if is_done else "cyan")
-                bar += Text("░" * (BAR_WIDTH - filled), style="dim")
-            sides[side].add_row(Text("✓", style="green") if is_done else "·", step.strip(), bar, words if count else "")
-        title = {REFERRER: "Krankenhaus Neustadt, referring", CENTRE: "Schlaganfallzentrum Ludwigshafen"}
-        panels = [Panel(sides[side], title=title[side], border_style="blue", width=72) for side in (REFERRER, CENTRE)]
+        panels = []
+        for site in self._sites:
+            table = _table()
+            for step, count, words in self._steps(site, it):
+                has_bar = step in COUNTS_IMAGES or site == REFERRER and step == "receipted"
+                is_done = count >= self._instances if has_bar else bool(count) and it.is_ended
+                bar = Text()
+                if has_bar:
+                    filled = BAR_WIDTH * min(count, self._instances) // max(self._instances, 1)
+                    bar = Text("█" * filled, style="green" if is_done else "cyan")
+                    bar += Text("░" * (BAR_WIDTH - filled), style="dim")
+                table.add_row(Text("✓", style="green") if is_done else "·", step, bar, words if count else "")
+            panels.append(Panel(table, title=DISPLAY_NAMES[site], border_style="blue", width=72))
         return Group(Columns(panels, expand=False))
 
     def summarise(self, outcome: Outcome) -> None:
         """Say in plain words and figures what happened."""
         say = self._console.print
         say("")
-        if outcome.state == "delivered":
-            say(
-                f"Delivered. All {outcome.instances} images are in the centre's archive; its signed receipt names each "
-                "of them by hash.",
-                markup=False,
-                style="bold green",
-            )
-        else:
-            say(f"Not delivered: {outcome.state}.", markup=False, style="bold red")
+        words, style = _verdict(outcome)
+        say(words, markup=False, style=style)
         table = Table(box=None, show_header=False, pad_edge=False)
         rows = [
             ("first image at the centre", _seconds(outcome.first_image_s), "after the scanner began to send"),
@@ -110,8 +117,10 @@ class DemoDisplay:
                 f"{outcome.mails} mails, both ways, all of it ciphertext",
             ),
             ("pixels", "identical" if outcome.pixels_identical else "DIFFERENT", "every decoded frame compared"),
-            ("memory", f"{outcome.peak_rss_mb:.0f} MB", "peak of the larger site, without database and relay"),
+            ("memory", f"{outcome.peak_rss_mb:.0f} MB", "peak of the largest site, without database and relay"),
         ]
+        if outcome.announce_s is not None:
+            rows.insert(0, ("known at the centre", _seconds(outcome.announce_s), "after the scanner began to send"))
         for row in rows:
             table.add_row(*row)
         say(table)
@@ -131,9 +140,21 @@ class DemoDisplay:
         say(f"  storescu -aet CT1 -aec {CENTRE.upper()}_N 127.0.0.1 {referrer.dicom_port} FILE.dcm", markup=False)
 
 
-def _counts_images(side: str, step: str) -> bool:
-    """Say whether a step counts images, so that a bar says how far it is; mails have no known total."""
-    return step.strip() not in ("sent", "fetched") and not (side == CENTRE and step == "receipted")
+def _verdict(outcome: Outcome) -> tuple[str, str]:
+    """Return the one sentence that counts, and its style."""
+    if outcome.state == "delivered":
+        return (
+            f"Delivered. All {outcome.instances} images are in the centre's archive; its signed receipt names each of "
+            "them by hash.",
+            "bold green",
+        )
+    if outcome.state == "rerouted":
+        return (
+            f"Rerouted. All {outcome.instances} images are in the archive of {DISPLAY_NAMES[outcome.final_site]}; its "
+            "signed receipt names each of them by hash.",
+            "bold green",
+        )
+    return f"Not delivered: {outcome.state}.", "bold red"
 
 
 def _table() -> Table:

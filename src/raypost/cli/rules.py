@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from raypost.archive import partners
+from raypost.archive import dicom_nodes, partners
 from raypost.archive import rules as rule_rows
 from raypost.archive.keys import new_short_key
 from raypost.cli.output import (
@@ -26,7 +26,7 @@ from raypost.errors import UsageError
 from raypost.model.rules import Rule, RuleAction, RuleSubject, parse_hours
 from raypost.model.transfer import Priority
 from raypost.node.site import opened_site
-from raypost.stations.route import destinations, onward
+from raypost.stations.route import destinations, lost_targets, onward
 
 PATTERN = "Pattern with * and ?, upper and lower case alike."
 
@@ -45,7 +45,15 @@ def register(app: typer.Typer) -> None:
 def rule_add(
     to: Annotated[str, typer.Option(help="Send this site's images to this partner.")] = "",
     forward: Annotated[str, typer.Option(help="Send partners' images on to this DICOM node.")] = "",
-    priority: Annotated[Priority, typer.Option(help="How urgent.")] = Priority.ROUTINE,
+    reroute_from: Annotated[
+        str, typer.Option(help="With --to: send a study there when this partner stays silent.")
+    ] = "",
+    after_s: Annotated[
+        float, typer.Option("--after", help="For --reroute-from: after so many seconds without progress.")
+    ] = 60.0,
+    priority: Annotated[Priority, typer.Option(help="How urgent; for --reroute-from: from which urgency on.")] = (
+        Priority.ROUTINE
+    ),
     name: Annotated[str, typer.Option(help="Short name of the rule; made up when not given.")] = "",
     calling: Annotated[str, typer.Option(help=f"AE title of the sender. {PATTERN}")] = "",
     called: Annotated[str, typer.Option(help=f"AE title that was called. {PATTERN}")] = "",
@@ -61,14 +69,19 @@ def rule_add(
     """Add a rule. Every fitting rule counts; their order decides nothing.
 
     Example: raypost rule add --to ludwigshafen --modality CT --body-part HEAD --priority emergency
+
+    Example: raypost rule add --reroute-from ludwigshafen --to mannheim --after 60 --priority urgent
     """
     if bool(to) == bool(forward):
         raise UsageError("name either --to PARTNER or --forward NODE")
     if forward and priority is not Priority.ROUTINE:
         raise UsageError("--priority is for --to; in the house everything is sent on at once")
+    if reroute_from and not to:
+        raise UsageError("name the next centre with --to")
+    action = RuleAction.REROUTE if reroute_from else RuleAction.SEND if to else RuleAction.FORWARD
     rule = Rule(
         rule_key=name or new_short_key(),
-        action=RuleAction.SEND if to else RuleAction.FORWARD,
+        action=action,
         target=to or forward,
         priority=priority,
         origin=origin,
@@ -78,6 +91,8 @@ def rule_add(
         study_description=description,
         body_part=body_part,
         hours=parse_hours(hours) if hours else None,
+        partner=reroute_from,
+        deadline_s=after_s if reroute_from else None,
     )
     with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
         rule_rows.add_rule(tx, rule, now=site.clock.now(), who=person(), why=why)
@@ -135,16 +150,19 @@ def rule_test(
     with opened_site(settings_of(config)) as site:
         with site.archive.database.transaction() as tx:
             own, known, in_force = partners.own_site(tx), partners.all_partners(tx), rule_rows.all_rules(tx)
+            nodes = {one.name for one in dicom_nodes.all_nodes(tx)}
         moment = _time(at) if at else site.clock.now().astimezone(site.settings.zone).time()
     subject = RuleSubject(origin or own.name, calling, called, modality, description, body_part, moment)
     is_ours = subject.origin == own.name
     sent = destinations(subject, in_force, known) if is_ours else []
-    forwarded = onward(subject, in_force, is_ours=is_ours)
+    forwarded = [one for one in onward(subject, in_force, is_ours=is_ours) if one.target in nodes]
+    lost = sorted(lost_targets(subject, in_force, known, nodes, is_ours=is_ours))
     shape: dict[str, list[dict[str, Any]]] = {
         "send": [
             {"partner": one.partner.name, "priority": one.priority.value, "because": one.ordered_by} for one in sent
         ],
         "forward": [{"node": one.target, "because": f"rule:{one.rule_key}"} for one in forwarded],
+        "without_target": [{"target": target, "because": because} for because, target in lost],
         "misfits": [
             {"rule": one.rule_key, "conditions": one.misfits(subject)} for one in in_force if one.misfits(subject)
         ],
@@ -155,7 +173,9 @@ def rule_test(
             console.print(f"is sent to {one['partner']}, {one['priority']} ({one['because']})", markup=False)
         for one in shape["forward"]:
             console.print(f"is sent on to {one['node']} ({one['because']})", markup=False)
-        if not shape["send"] and not shape["forward"]:
+        for one in shape["without_target"]:
+            console.print(f"goes nowhere: {one['target']} is not there any more ({one['because']})", markup=False)
+        if not shape["send"] and not shape["forward"] and not shape["without_target"]:
             console.print("stays here: no rule fits and the called AE title is no partner's", markup=False)
         for one in shape["misfits"]:
             console.print(f"does not fit: rule {one['rule']}, because of {', '.join(one['conditions'])}", markup=False)
@@ -170,7 +190,7 @@ def _time(text: str) -> time:
     return time(int(hour), int(minute))
 
 
-def _shape(rule: Rule) -> dict[str, str | None]:
+def _shape(rule: Rule) -> dict[str, str | float | None]:
     return {
         "rule": rule.rule_key,
         "action": rule.action.value,
@@ -183,6 +203,8 @@ def _shape(rule: Rule) -> dict[str, str | None]:
         "description": rule.study_description,
         "body_part": rule.body_part,
         "hours": f"{rule.hours[0]:%H:%M}-{rule.hours[1]:%H:%M}" if rule.hours else None,
+        "partner": rule.partner,
+        "deadline_s": rule.deadline_s,
     }
 
 
@@ -193,9 +215,12 @@ def _words(rule: Rule) -> str:
         for name in ("origin", "calling", "called", "modality", "description", "body_part", "hours")
         if shape[name]
     ]
-    what = (
-        f"send to {rule.target}, {rule.priority.value}"
-        if rule.action is RuleAction.SEND
-        else f"send on to {rule.target}"
-    )
+    match rule.action:
+        case RuleAction.SEND:
+            what = f"send to {rule.target}, {rule.priority.value}"
+        case RuleAction.FORWARD:
+            what = f"send on to {rule.target}"
+        case RuleAction.REROUTE:
+            what = f"send to {rule.target} when {rule.partner} confirms nothing for {rule.deadline_s:.0f} s"
+            return f"{what}, from {rule.priority.value} on"
     return f"{what}, if {' and '.join(conditions)}" if conditions else f"{what}, always"

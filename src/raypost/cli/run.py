@@ -45,13 +45,16 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option(help="Keep the two sites here; default: a folder that is removed.")
     ] = None,
+    faults: Annotated[
+        str, typer.Option(help="Let something go wrong: relay-dies, lossy, site-killed or centre-silent.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Two hospitals and a relay on this machine: a CT of the head is scanned, sealed, sent, filed and receipted.
 
-    Example: raypost demo --once --json-file figures.json
+    Example: raypost demo --once --faults relay-dies --json-file figures.json
     """
     from raypost.cli.demo import run_demo  # loaded here alone: images and relay would double the time of every command
 
-    if not run_demo(study, folder, json_file, once=once, as_json=as_json) and once:
+    if not run_demo(study, folder, json_file, faults, once=once, as_json=as_json) and once:
         raise typer.Exit(1)

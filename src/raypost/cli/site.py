@@ -11,7 +11,7 @@ import typer
 from raypost.archive import migrate
 from raypost.archive.database import Database
 from raypost.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, answer, console, guarded, settings_of
-from raypost.node.setup import Template, make_site
+from raypost.node.setup import RelayTemplate, Template, make_site
 from raypost.node.site import database_url, running_database
 from raypost.sealing.certificates import spell_fingerprint
 from raypost.settings import Settings
@@ -53,8 +53,7 @@ def init(
         display_name=display_name or name.title(),
         ae_stem=ae_stem or name.upper()[:14],
         address=address,
-        smtp_host=relay,
-        imap_host=relay,
+        relays=(RelayTemplate(smtp_host=relay, imap_host=relay),),
         calling=tuple(calling or ()),
     )
     file, fingerprint = make_site(folder, template)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from raypost.archive import partners, search, transfers
+from raypost.archive import damage, events, search, transfers
+from raypost.archive.events import Happened
 from raypost.archive.rearm import order_again
+from raypost.cli import sending
 from raypost.cli.output import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -22,123 +22,20 @@ from raypost.cli.output import (
     settings_of,
     show_table,
 )
-from raypost.errors import BadInputError, NotNowError, UsageError
-from raypost.model.transfer import Priority
-from raypost.node.site import Site, opened_site
-from raypost.node.worker_process import make_route
-
-FILES_MAX = 20_000
-LOOK_S = 0.3
+from raypost.errors import UsageError
+from raypost.node.site import opened_site
 
 TransferKey = Annotated[str, typer.Argument(metavar="KEY", help="As `raypost transfer list` shows it.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command("send")(send)
+    app.command("send")(sending.send)
     transfer = typer.Typer(help="Transfers to and from partners.", no_args_is_help=True)
     transfer.command("list")(transfer_list)
     transfer.command("show")(transfer_show)
     transfer.command("resend")(transfer_resend)
     app.add_typer(transfer, name="transfer")
-
-
-@guarded
-def send(
-    to: Annotated[str, typer.Option(help="Name of the partner.")],
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH…", help="DICOM files or folders.")] = None,
-    study: Annotated[str, typer.Option(help="Key of a study in the archive instead.")] = "",
-    priority: Annotated[Priority, typer.Option(help="How urgent.")] = Priority.ROUTINE,
-    wait_s: Annotated[float, typer.Option("--wait", help="Wait so many seconds for the partner's receipt.")] = 0.0,
-    config: ConfigOption = DEFAULT_CONFIG,
-    as_json: JsonOption = False,
-) -> None:
-    """Send a study to a partner; `raypost serve` does the work.
-
-    Example: raypost send ~/ct-head --to ludwigshafen --priority emergency --wait 60
-    """
-    if bool(paths) == bool(study):
-        raise UsageError("name either files or --study KEY")
-    left_out: list[dict[str, str]] = []
-    with opened_site(settings_of(config)) as site:
-        with site.archive.database.transaction() as tx:
-            partners.partner_named(tx, to)
-        if study:
-            sent = [make_route(site).send_study(study, to, priority, person())]
-        else:
-            sent = _send_files(site, paths or [], to, priority, left_out, quiet=as_json)
-        shapes = _wait(site, sent, wait_s)
-    shape: dict[str, Any] = {"transfers": shapes, "left_out": left_out}
-
-    def _show() -> None:
-        for one in left_out:
-            console.print(f"left out: {one['file']}: {one['why']}", markup=False)
-        for one in shapes:
-            console.print(
-                f"transfer {one['transfer_key']} to {one['partner']}: {one['state']}, {one['instances']} instances",
-                markup=False,
-            )
-
-    late = NotNowError(
-        "not delivered in time",
-        meaning="It is still on its way; nothing is lost.",
-        do="`raypost transfer show` tells where it is.",
-    )
-    is_late = bool(wait_s) and any(one["state"] != "delivered" for one in shapes)
-    if is_late and as_json:  # one JSON document, whatever happens
-        shape["error"] = late.as_json()
-    answer(as_json, shape, _show)
-    if is_late and as_json:
-        raise typer.Exit(late.exit_code)
-    if is_late:
-        raise late
-
-
-def _send_files(
-    site: Site, paths: list[Path], to: str, priority: Priority, left_out: list[dict[str, str]], *, quiet: bool
-) -> list[str]:
-    files = [file for path in paths for file in _files_below(path)]
-    if not files or len(files) > FILES_MAX:
-        raise UsageError("there are no files there" if not files else f"more than {FILES_MAX} files at once")
-    from raypost.node.dicom_process import make_intake  # loaded here alone: it would double the time of every command
-
-    intake, by_case = make_intake(site), dict[int, list[int]]()
-    for number, file in enumerate(files, 1):
-        if not quiet and console.is_terminal:
-            console.print(f"\rtaking in {number} of {len(files)}", end="", markup=False)
-        try:
-            filed = intake.take_file(file)
-        except BadInputError as error:
-            left_out.append({"file": str(file), "why": error.what})
-            continue
-        by_case.setdefault(filed.case_id, []).append(filed.instance_id)
-    if not quiet:
-        console.print()
-    if not by_case:
-        raise UsageError("none of the files is DICOM that can be read")
-    route = make_route(site)
-    return [route.send_instances(case_id, found, to, priority, person()) for case_id, found in by_case.items()]
-
-
-def _files_below(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UsageError(f"there is no {path}")
-    return sorted(one for one in path.rglob("*") if one.is_file() and one.name.upper() != "DICOMDIR")
-
-
-def _wait(site: Site, transfer_keys: list[str], wait_s: float) -> list[dict[str, Any]]:
-    pause, waited_s = threading.Event(), 0.0
-    while True:
-        with site.archive.database.transaction() as tx:
-            shapes = [search.transfer(tx, one) for one in transfer_keys]
-        if waited_s >= wait_s or all(one["state"] in ("delivered", "unconfirmed") for one in shapes):
-            return [
-                {name: value for name, value in one.items() if name not in ("messages", "events")} for one in shapes
-            ]
-        pause.wait(LOOK_S)
-        waited_s += LOOK_S
 
 
 @guarded
@@ -178,14 +75,21 @@ def _progress(one: dict[str, Any]) -> str:
 
 @guarded
 def transfer_show(
-    transfer_key: TransferKey, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
+    transfer_key: TransferKey,
+    is_all: Annotated[bool, typer.Option("--all", help="All events, not only the newest 1000.")] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show one transfer: parcels with times and sizes, and everything that happened.
+    """Show one transfer: parcels with times and sizes, and what happened, the newest last.
 
     Example: raypost transfer show n5k7q2xw3m6r4j2m
     """
     with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
         found = search.transfer(tx, transfer_key)
+        row = search.transfer_by_key(tx, transfer_key)
+        if is_all:
+            found["events"] = [_event(one) for one in events.all_of_transfer(tx, row.id)]
+        found["events_left_out"] = max(0, events.count_of_transfer(tx, row.id) - len(found["events"]))
 
     def _show() -> None:
         for name in (
@@ -221,6 +125,8 @@ def transfer_show(
             ],
             "No messages yet.",
         )
+        if found["events_left_out"]:
+            console.print(f"{found['events_left_out']} older events are not shown: --all shows them", markup=False)
         show_table(
             ("at", "event", ""),
             [
@@ -235,6 +141,11 @@ def transfer_show(
         )
 
     answer(as_json, found, _show)
+
+
+def _event(one: Happened) -> dict[str, Any]:
+    at = one.at.isoformat(timespec="milliseconds")
+    return {"at": at, "kind": one.kind.value, "level": one.level.value, "fields": dict(one.fields)}
 
 
 def _clock(instant: str | None) -> str:
@@ -255,6 +166,19 @@ def transfer_resend(
             locked = transfers.lock(tx, row.id)
             if locked is None:
                 raise UsageError("the transfer is gone")
+            if locked.direction == "out":
+                damage.put_back(tx, locked, site.clock.now())  # whoever orders it again may have mended the file
             count = order_again(tx, locked, site.settings.limits_of_transfers(), site.clock.now(), person())
-    shape = {"transfer_key": transfer_key, "messages": count}
-    answer(as_json, shape, lambda: console.print(f"{count} mails are sent again."))
+            left_out = damage.count_left_out(tx, locked.id) if locked.direction == "out" else 0
+    shape = {"transfer_key": transfer_key, "messages": count, "left_out": left_out}
+
+    def _show() -> None:
+        console.print(f"{count} mails are sent again.")
+        if left_out:
+            console.print(
+                f"{left_out} images are not among them: their files are damaged here. Restore them from the backup,"
+                " then send the study anew: `raypost send --study KEY --to PARTNER`",
+                markup=False,
+            )
+
+    answer(as_json, shape, _show)

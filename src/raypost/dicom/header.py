@@ -12,7 +12,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.valuerep import TEXT_VR_DELIMS, PersonName
 
 from raypost.dicom.elements import DataSet
-from raypost.model.study import TEXT_LENGTH_MAX
+from raypost.model.study import TEXT_LENGTH_MAX, TEXT_LENGTHS_MAX
 
 CHARACTER_SETS_MAX = 16
 VALUE_SIZE_MAX_BYTES = 4 * TEXT_LENGTH_MAX
@@ -36,6 +36,8 @@ TEXTS: Mapping[str, int] = {
     "series_description": 0x0008103E,
     "body_part_examined": 0x00180015,
     "image_type": 0x00080008,
+    "convolution_kernel": 0x00181210,
+    "contrast_agent": 0x00180010,
 }
 _PATIENT_NAME = 0x00100010
 
@@ -98,7 +100,9 @@ class Header:
 
     def facts(self) -> dict[str, object]:
         """Return the descriptive entries of `InstanceFacts`."""
-        found: dict[str, object] = {name: self.text(number) for name, number in TEXTS.items()}
+        found: dict[str, object] = {
+            name: self.text(number)[: TEXT_LENGTHS_MAX.get(name, TEXT_LENGTH_MAX)] for name, number in TEXTS.items()
+        }
         found["patient_name"] = self.person_name(_PATIENT_NAME)
         found["series_number"] = self.integer(0x00200011)
         found["instance_number"] = self.integer(0x00200013)

@@ -24,6 +24,7 @@ from raypost.dicom.transfer_syntaxes import (
     LOSSLESS,
     NATIVE,
 )
+from raypost.model.study import ENCODED_MARK
 
 _DOMAIN = b"raypost content 1\0"
 
@@ -96,9 +97,11 @@ def decoded_frames(file: InstanceFile) -> Iterator[Buffer]:
 
 
 def pixel_digest(file: InstanceFile) -> tuple[str, str]:
-    """Return the SHA-256 over the pixels, and why it is '' although there are pixels.
+    """Return the SHA-256 over the pixels, '' if there are none, and why they could not be decoded.
 
-    An encoding with loss, or one we cannot decode, counts by its encoded bytes behind its transfer syntax.
+    An encoding with loss, or one we do not decode, counts by its encoded bytes behind its transfer syntax; so do
+    pixels that cannot be decoded, behind `ENCODED_MARK`: two images are never taken for the same because both were
+    unreadable.
     """
     element = file.pixel_data
     if element is None:
@@ -110,21 +113,21 @@ def pixel_digest(file: InstanceFile) -> tuple[str, str]:
         for frame in decoded_frames(file):
             found.update(frame)
     except UndecodableError as error:
-        return "", f"Pixel Data cannot be decoded: {error}"
+        return ENCODED_MARK + _encoded_digest(file, element).hex(), f"Pixel Data cannot be decoded: {error}"
     return found.hexdigest(), ""
 
 
 def content_digest(file: InstanceFile, pixel_sha256: str) -> str:
     """Return the SHA-256 over all attributes and pixels, equal for the same instance in any transfer syntax.
 
-    Pixels that could not be decoded go in as they are encoded: two instances are never taken for the same because
-    both were unreadable.
+    Args:
+        pixel_sha256: As `pixel_digest` gave it.
     """
     pixels = b""
-    if pixel_sha256:
+    if pixel_sha256.startswith(ENCODED_MARK):
+        pixels = b"encoded" + bytes.fromhex(pixel_sha256.removeprefix(ENCODED_MARK))
+    elif pixel_sha256:
         pixels = b"decoded" + bytes.fromhex(pixel_sha256)
-    elif file.pixel_data is not None:
-        pixels = b"encoded" + _encoded_digest(file, file.pixel_data)
     return hashlib.sha256(_DOMAIN + file.data_set.digest + pixels).hexdigest()
 
 

@@ -15,6 +15,7 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from raypost.errors import UsageError
 from raypost.lab.head_images import (
+    FIELD_OF_VIEW_MM,
     SCAN_LENGTH_MM,
     SCAN_START_MM,
     SCOUT_LEFT_MM,
@@ -49,6 +50,7 @@ class HeadCtSpec:
         noise_hu: Standard deviation within the brain.
         has_localizer: With a localiser as series 1.
         has_bleed: With an intracerebral haemorrhage on the left.
+        kind: Studies that differ in nothing else have other UIDs when they differ in this.
         patient_name: DICOM person name, within Latin-1.
     """
 
@@ -59,6 +61,7 @@ class HeadCtSpec:
     noise_hu: float = 13.0
     has_localizer: bool = True
     has_bleed: bool = True
+    kind: str = ""
     patient_name: str = "Müller-Lüdenscheidt^Jürgen"
     patient_id: str = "TST000001"
     patient_birth_date: str = "19520229"
@@ -85,27 +88,48 @@ def head_ct(spec: HeadCtSpec) -> Iterator[Dataset]:
     """
     phantom = HeadPhantom(spec.seed, Bleed() if spec.has_bleed else None)
     if spec.has_localizer:
-        yield _localizer(spec, phantom)
+        yield localizer(spec, phantom)
     images = HeadImages(phantom, spec.size_px, spec.noise_hu, spec.seed)
     thickness_mm = SCAN_LENGTH_MM / spec.slices
-    corner_mm = -(spec.size_px - 1) / 2 * images.spacing_mm
+    series = AxialSeries(2, f"Schädel nativ {thickness_mm:.1f} mm H31s", "H31s", thickness_mm)
     for number in range(spec.slices):
         z_mm = SCAN_START_MM + (number + 0.5) * thickness_mm
-        dataset = _header(spec, series_number=2, instance_number=number + 1)
-        dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-        dataset.SeriesDescription = f"Schädel nativ {thickness_mm:.1f} mm H31s"
-        dataset.ConvolutionKernel = "H31s"
-        dataset.SliceThickness = _decimal(thickness_mm)
-        dataset.ImagePositionPatient = [_decimal(corner_mm), _decimal(corner_mm), _decimal(z_mm)]
-        dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        dataset.SliceLocation = _decimal(z_mm)
-        dataset.PixelSpacing = [_decimal(images.spacing_mm)] * 2
-        dataset.WindowCenter, dataset.WindowWidth = "40", "80"
-        _set_pixels(dataset, images.image(number, z_mm, thickness_mm))
-        yield dataset
+        yield axial_image(spec, series, number + 1, z_mm, images.image(number, z_mm, thickness_mm))
 
 
-def _localizer(spec: HeadCtSpec, phantom: HeadPhantom) -> Dataset:
+@dataclass(frozen=True, slots=True)
+class AxialSeries:
+    """How a series of axial images is called and reconstructed (PS3.3, C.8.2.1)."""
+
+    series_number: int
+    series_description: str
+    convolution_kernel: str
+    slice_thickness_mm: float
+    contrast_agent: str = ""
+
+
+def axial_image(spec: HeadCtSpec, series: AxialSeries, instance_number: int, z_mm: float, hu: Field) -> Dataset:
+    """Return one axial image of a series; `hu` fills the field of view."""
+    dataset = _header(spec, series.series_number, instance_number)
+    spacing_mm = FIELD_OF_VIEW_MM / spec.size_px
+    corner_mm = -(spec.size_px - 1) / 2 * spacing_mm
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.SeriesDescription = series.series_description
+    dataset.ConvolutionKernel = series.convolution_kernel
+    dataset.SliceThickness = _decimal(series.slice_thickness_mm)
+    if series.contrast_agent:
+        dataset.ContrastBolusAgent = series.contrast_agent
+    dataset.ImagePositionPatient = [_decimal(corner_mm), _decimal(corner_mm), _decimal(z_mm)]
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    dataset.SliceLocation = _decimal(z_mm)
+    dataset.PixelSpacing = [_decimal(spacing_mm)] * 2
+    dataset.WindowCenter, dataset.WindowWidth = "40", "80"
+    _set_pixels(dataset, hu)
+    return dataset
+
+
+def localizer(spec: HeadCtSpec, phantom: HeadPhantom) -> Dataset:
+    """Return the lateral localiser of a study, its series 1."""
     dataset = _header(spec, series_number=1, instance_number=1)
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     dataset.SeriesDescription = "Topogramm lateral"
@@ -214,7 +238,8 @@ def _set_pixels(dataset: Dataset, hu: Field) -> None:
 
 def _make_dicom_uid(spec: HeadCtSpec, *names: object) -> UID:
     """Return a UID below 2.25 (PS3.5, B.2) that follows from seed and time alone."""
-    text = "|".join(map(str, ("raypost-lab", spec.seed, spec.study_at.isoformat(), spec.slices, spec.size_px, *names)))
+    made_of = (spec.seed, spec.study_at.isoformat(), spec.slices, spec.size_px, *([spec.kind] if spec.kind else []))
+    text = "|".join(map(str, ("raypost-lab", *made_of, *names)))
     digest = hashlib.sha256(text.encode()).digest()
     return UID(f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}")
 

@@ -7,7 +7,7 @@ import imaplib
 import select
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,18 +17,26 @@ from typing import Any, Literal, Self
 
 import imapclient
 from imapclient.exceptions import IMAPClientError, LoginError
+from imapclient.response_parser import parse_fetch_response
 
 from raypost.errors import BadInputError, IntegrityError, LocalProtocolError, LoginRefusedError, UnreachableError
+from raypost.mail.collecting_order import Listed
+from raypost.mail.envelope_fields import FIELDS, FIELDS_MAX_BYTES, read_fields
+from raypost.mail.listing import Survey
 from raypost.mail.mime_scan import printable
 from raypost.mail.tls import client_context, connection_error, starttls_missing
-from raypost.mail.tokens import PARCEL_KIND, TOKEN_FIELD, Token, parse_token
 
 MAILBOX = "INBOX"
 FETCH_RANGE_BYTES = 2 << 20
-"""One range of a message; a range, not the message, is what is held in memory."""
+"""One range of a message at most; a range, not the message, is what is held in memory."""
+FETCH_RANGE_FIRST_BYTES = 256 << 10
+FETCH_RANGE_MIN_BYTES = 32 << 10
+FETCH_RANGE_S = 0.5
+"""Between two ranges an urgent message may be fetched, so a range takes about so long at most on a slow line."""
+LANDMARKS_MAX = 500
+"""In one command, which is 4 kB long then."""
 LISTED_OLDEST_MAX = 500
 LISTED_NEWEST_MAX = 100
-"""The newest are listed too, so that an urgent message is not hidden behind a full mailbox."""
 DELETED_AT_ONCE_MAX = 500
 CONNECT_TIMEOUT_S = 20.0
 COMMAND_TIMEOUT_S = 60.0
@@ -39,8 +47,7 @@ IDLE_MAX_S = 29 * 60.0
 """RFC 2177: a server may log out a client that idles for 30 minutes."""
 SERVER_TEXT_LENGTH_MAX = 300
 
-_HEADER_ITEM = f"BODY.PEEK[HEADER.FIELDS ({TOKEN_FIELD.upper()})]"
-_URGENT_KINDS = frozenset({"announce", "request"})
+_LISTED_ITEMS = f"(UID RFC822.SIZE INTERNALDATE BODY.PEEK[HEADER.FIELDS ({' '.join(FIELDS)})]<0.{FIELDS_MAX_BYTES}>)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,32 +77,14 @@ class ImapAccount:
     connect_timeout_s: float = CONNECT_TIMEOUT_S
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One message in the mailbox, before anything of it is fetched; the token is an unsigned hint.
-
-    Attributes:
-        taken_at: When the relay took it, by the relay's clock (INTERNALDATE).
-    """
-
-    imap_uid: int
-    size_bytes: int
-    token: Token | None
-    taken_at: datetime | None = None
-
-
-def collecting_order(listed: Listed) -> tuple[int, int, int]:
-    """Return the sort key in which messages are fetched: announcements, control messages, then the rest by size."""
-    kind = None if listed.token is None else listed.token.kind
-    rank = 0 if kind in _URGENT_KINDS else 2 if kind in (None, PARCEL_KIND) else 1
-    return rank, listed.size_bytes, listed.imap_uid
-
-
 class ImapMailbox:
     """The inbox of one account over one logged-in connection; a context manager, for one thread.
 
     Entering raises UnreachableError, LoginRefusedError or SecurityError (certificate, missing STARTTLS). Any method
     raises UnreachableError when the connection is lost; then the mailbox is entered anew.
+
+    Attributes:
+        is_lost: The relay failed us, at the log-in or later; errors of others that pass through do not count.
     """
 
     def __init__(self, account: ImapAccount) -> None:
@@ -103,12 +92,15 @@ class ImapMailbox:
         self.uid_validity = 0
         self._where = f"{account.host}:{account.port}"
         self._client: Any = None
-        self._is_lost = False
+        self.is_lost = False
         self._capabilities: frozenset[bytes] = frozenset()
+        self._range_bytes = FETCH_RANGE_FIRST_BYTES
+        self._next_uid = 1
 
     def __enter__(self) -> Self:
+        self.is_lost = True  # until we are in
+        self.uid_validity = 0
         client = self._client = self._connect()
-        self._is_lost = False
         # IMAPClient turns imaplib's debugging on, which renders every literal into a log text nobody reads.
         client._imap.debug = 0
         client.normalise_times = False  # INTERNALDATE with its zone, not as a naive local time
@@ -120,6 +112,7 @@ class ImapMailbox:
         except BaseException:
             self._shut_down()
             raise
+        self.is_lost = False
         return self
 
     def __exit__(
@@ -133,38 +126,66 @@ class ImapMailbox:
                 self._client.logout()
         self._shut_down()
 
-    def list_messages(self, skip_count: int = 0) -> list[Listed]:
-        """Return the oldest and the newest messages, in the order in which they should be fetched.
-
-        Args:
-            skip_count: How many of the oldest to leave out: those that could not be deleted yet.
-
-        Returns:
-            At most LISTED_OLDEST_MAX + LISTED_NEWEST_MAX messages, however full the mailbox is.
-        """
-        client = self._open()
+    def survey(self, step: int) -> Survey:
+        """Find where the messages lie, by the IMAP UIDs of every so many-th: two short commands, whatever is there."""
         with self._translated():
             count = self._select()
-            oldest = range(skip_count + 1, min(count, skip_count + LISTED_OLDEST_MAX) + 1)
-            newest = range(max(oldest.stop, count - LISTED_NEWEST_MAX + 1), count + 1)
-            wanted = [*oldest, *newest]
-            if not wanted:
-                return []
-            client.use_uid = False  # Sequence numbers: the one way to ask for "the first 500" without a list of all.
-            try:
-                answers = client.fetch(wanted, ["UID", "RFC822.SIZE", "INTERNALDATE", _HEADER_ITEM])
-            finally:
-                client.use_uid = True
-        found = [one for answer in answers.values() if (one := _listed(answer)) is not None]
-        return sorted(found, key=collecting_order)
+            newest_uid = self._next_uid - 1
+            if not count:
+                return Survey((), newest_uid)
+            # Sequence numbers are right here: nothing is expunged between a SELECT and the next command.
+            numbers = sorted({*range(1, count + 1, max(step, count // LANDMARKS_MAX)), count})
+            answers = self._fetched(self._open()._imap.fetch(",".join(map(str, numbers)), "(UID)"), by_uid=False)
+        landmarks = sorted(one for answer in answers.values() if isinstance(one := answer.get(b"UID"), int))
+        return Survey(landmarks, max([newest_uid, *landmarks[-1:]]))
 
-    def fetch(self, imap_uid: int, target: Path, size_max_bytes: int) -> int | None:
+    def list_range(self, first_uid: int, last_uid: int, *, and_newest: bool = False) -> list[Listed]:
+        """List the messages of a range of IMAP UIDs, in their order.
+
+        Args:
+            first_uid: Lowest, included.
+            last_uid: Highest, included; the caller bounds how many messages that can be.
+            and_newest: The newest message of all as well, whether in the range or not.
+        """
+        wanted = f"{first_uid}:{last_uid}" + (",*" if and_newest else "")
+        with self._translated():
+            answers = self._fetched(self._open()._imap.uid("FETCH", wanted, _LISTED_ITEMS), by_uid=True)
+        found = [one for imap_uid, answer in answers.items() if (one := _listed(imap_uid, answer)) is not None]
+        return sorted(found, key=lambda one: one.imap_uid)
+
+    def list_messages(self) -> list[Listed]:
+        """Return the oldest and the newest messages, at most LISTED_OLDEST_MAX + LISTED_NEWEST_MAX: a short look."""
+        with self._translated():
+            count = self._select()
+            if not count:
+                return []
+            oldest, newest = min(count, LISTED_OLDEST_MAX), max(1, count - LISTED_NEWEST_MAX + 1)
+            wanted = f"1:{count}" if newest <= oldest else f"1:{oldest},{newest}:{count}"
+            answers = self._fetched(self._open()._imap.fetch(wanted, _LISTED_ITEMS), by_uid=False)
+        found = [_listed(answer.get(b"UID"), answer) for _, answer in sorted(answers.items())]
+        return [one for one in found if one is not None]
+
+    def look(self) -> bool:
+        """Say whether the relay tells of new messages, without waiting."""
+        client = self._open()
+        with self._translated():
+            is_news = self._news()
+            if not is_news:
+                client.noop()
+                is_news = self._news()
+            client._imap.untagged_responses.clear()  # nobody reads the rest, which would grow for ever
+            return is_news
+
+    def fetch(
+        self, imap_uid: int, target: Path, size_max_bytes: int, between: Callable[[], None] | None = None
+    ) -> int | None:
         """Write one message into a file, range by range.
 
         Args:
             imap_uid: Which message.
             target: The file to write; replaced if it exists. The caller syncs it.
             size_max_bytes: A larger message is not fetched.
+            between: Called between two ranges; it may use this mailbox.
 
         Returns:
             Its size in bytes, or None if it is no longer there.
@@ -173,29 +194,30 @@ class ImapMailbox:
             BadInputError: The message is larger than allowed.
             IntegrityError: The relay gave fewer bytes than it announced.
         """
-        client = self._open()
-        with self._translated():
-            answer = client.fetch([imap_uid], ["RFC822.SIZE"]).get(imap_uid, {})
-        announced_bytes = answer.get(b"RFC822.SIZE")
-        if not isinstance(announced_bytes, int):
-            return None
-        if announced_bytes > size_max_bytes:
-            raise BadInputError(f"A mail of {announced_bytes} bytes is larger than allowed ({size_max_bytes}).")
-        written_bytes = 0
-        with target.open("wb") as out:
-            while written_bytes <= size_max_bytes:
-                data = self._fetch_range(imap_uid, written_bytes)
-                if data is None:
+        written_bytes = announced_bytes = 0
+        with contextlib.ExitStack() as closing:
+            out = None
+            while True:
+                range_bytes, begin = self._range_bytes, monotonic()
+                found = self._fetch_range(imap_uid, written_bytes, range_bytes)
+                if found is None:
                     return None
+                announced_bytes, data = found
+                if announced_bytes > size_max_bytes:
+                    raise BadInputError(f"A mail of {announced_bytes} bytes is larger than allowed ({size_max_bytes}).")
+                out = out or closing.enter_context(target.open("wb"))
                 out.write(data)
                 written_bytes += len(data)
-                if len(data) < FETCH_RANGE_BYTES:
+                if written_bytes > size_max_bytes:
+                    raise BadInputError("A mail is longer than the relay announced, and than allowed.")
+                if len(data) != range_bytes:  # shorter: the end; longer: the relay does not know ranges
                     break
+                self._adapt_range(monotonic() - begin)
+                if between is not None:
+                    between()
         # Some servers announce a little less than they have; never the other way round.
         if written_bytes < announced_bytes:
             raise IntegrityError(f"The relay announced a mail of {announced_bytes} bytes and gave {written_bytes}.")
-        if written_bytes > size_max_bytes:
-            raise BadInputError("A mail is longer than the relay announced, and than allowed.")
         return written_bytes
 
     def delete(self, imap_uids: Sequence[int]) -> None:
@@ -212,6 +234,7 @@ class ImapMailbox:
                     client.uid_expunge(some)
                 else:
                     client.expunge()
+                client._imap.untagged_responses.pop("EXPUNGE", None)
 
     def wait(self, timeout_s: float, wake: threading.Event | None = None) -> bool:
         """Wait until something new may be in the mailbox (IDLE, RFC 2177; NOOP every few seconds without it).
@@ -238,7 +261,7 @@ class ImapMailbox:
 
     def _open(self) -> Any:
         if self._client is None:
-            if self._is_lost:
+            if self.is_lost:
                 raise UnreachableError(f"The connection to {self._where} is lost.")
             raise LocalProtocolError("An IMAP mailbox is used outside its context.")
         return self._client
@@ -298,20 +321,41 @@ class ImapMailbox:
         client._cached_capabilities = tuple(self._capabilities)
 
     def _select(self) -> int:
-        """Select the inbox anew; learn UIDVALIDITY and return how many messages there are."""
-        answer = self._client.select_folder(MAILBOX)
+        """Select the inbox anew; learn UIDVALIDITY and UIDNEXT and return how many messages there are."""
+        answer = self._open().select_folder(MAILBOX)
         self._news()
-        self.uid_validity = int(answer.get(b"UIDVALIDITY", 0))
+        before, self.uid_validity = self.uid_validity, int(answer.get(b"UIDVALIDITY", 0))
+        if before not in (0, self.uid_validity):  # the numbers known so far may name other messages now
+            raise imaplib.IMAP4.abort("the mailbox was made anew")
+        self._next_uid = int(answer.get(b"UIDNEXT", 1))
         return int(answer.get(b"EXISTS", 0))
 
-    def _fetch_range(self, imap_uid: int, offset_bytes: int) -> bytes | None:
+    def _fetched(self, answer: tuple[str, list[Any]], *, by_uid: bool) -> dict[int, dict[bytes, Any]]:
+        """Read the answer to a FETCH of a range, which IMAPClient's own `fetch` cannot ask for."""
+        said, data = answer
+        if said != "OK":
+            raise IMAPClientError(f"FETCH: {data[:1]}")
+        found: dict[int, dict[bytes, Any]] = parse_fetch_response(data, self._open().normalise_times, by_uid)
+        return found
+
+    def _fetch_range(self, imap_uid: int, offset_bytes: int, range_bytes: int) -> tuple[int, bytes] | None:
+        """Return the announced size of a message and one range of it; None when it is not there."""
+        items = ["RFC822.SIZE", f"BODY.PEEK[]<{offset_bytes}.{range_bytes}>"]
         with self._translated():
-            answers = self._open().fetch([imap_uid], [f"BODY.PEEK[]<{offset_bytes}.{FETCH_RANGE_BYTES}>"])
-        for name, value in answers.get(imap_uid, {}).items():
+            answer = self._open().fetch([imap_uid], items).get(imap_uid, {})
+        announced_bytes = answer.get(b"RFC822.SIZE")
+        for name, value in answer.items():
             # The item is BODY[]<offset>; a server that answers the whole message without a range is not asked again.
             if name.startswith(b"BODY[]<") or (offset_bytes == 0 and name == b"BODY[]"):
-                return value if isinstance(value, bytes) else None
+                is_there = isinstance(value, bytes) and isinstance(announced_bytes, int)
+                return (announced_bytes, value) if is_there else None
         return None
+
+    def _adapt_range(self, took_s: float) -> None:
+        if took_s > FETCH_RANGE_S:
+            self._range_bytes = max(self._range_bytes // 2, FETCH_RANGE_MIN_BYTES)
+        elif took_s < FETCH_RANGE_S / 4:
+            self._range_bytes = min(self._range_bytes * 2, FETCH_RANGE_BYTES)
 
     def _news(self) -> bool:
         """Say whether an untagged EXISTS or RECENT came since the last time this was asked."""
@@ -369,13 +413,13 @@ class ImapMailbox:
         try:
             yield
         except (imaplib.IMAP4.abort, OSError) as error:
-            self._is_lost = True
+            self.is_lost = True
             self._shut_down()
             cause = error if isinstance(error, OSError) else OSError(None, "connection lost")
             raise connection_error(self._where, cause) from error
         except (IMAPClientError, ValueError, KeyError, IndexError) as error:
             # A NO or BAD to a command that cannot fail for another reason, or an answer that is not IMAP.
-            self._is_lost = True
+            self.is_lost = True
             self._shut_down()
             raise UnreachableError(f"{self._where} answers unexpectedly: {_server_text(error)}") from error
 
@@ -386,16 +430,15 @@ class ImapMailbox:
                 client.shutdown()
 
 
-def _listed(answer: dict[bytes, Any]) -> Listed | None:
-    imap_uid = answer.get(b"UID")
+def _listed(imap_uid: object, answer: dict[bytes, Any]) -> Listed | None:
     size_bytes = answer.get(b"RFC822.SIZE")
     if not isinstance(imap_uid, int) or not isinstance(size_bytes, int):
         return None  # Expunged between the listing and the answer.
-    field_value = next((value for name, value in answer.items() if name.startswith(b"BODY[HEADER.FIELDS")), None)
-    token = parse_token(field_value) if isinstance(field_value, bytes) else None
+    block = next((value for name, value in answer.items() if name.startswith(b"BODY[HEADER.FIELDS")), None)
+    sender, token = read_fields(block if isinstance(block, bytes) else b"")
     taken_at = answer.get(b"INTERNALDATE")
     is_instant = isinstance(taken_at, datetime) and taken_at.tzinfo is not None
-    return Listed(imap_uid, size_bytes, token, taken_at if is_instant else None)
+    return Listed(imap_uid, size_bytes, token, taken_at if is_instant else None, sender)
 
 
 def _server_text(error: Exception) -> str:

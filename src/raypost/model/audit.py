@@ -53,6 +53,32 @@ class EventKind(Enum):
     RELAY_UNREACHABLE = "relay unreachable"
     RELAY_REACHED = "relay reached"
     EXPORTED = "exported"
+    ANNOUNCED = "announced"
+    ANNOUNCED_ONLY = "announced only"
+    TRANSFER_SILENT = "transfer silent"
+    TRANSFER_STALLED = "transfer stalled"
+    TRANSFER_LATE = "transfer late"
+    TRANSFER_REROUTED = "transfer rerouted"
+    TRANSFER_REDIRECTED = "transfer redirected"
+    TRANSFER_RECALLED = "transfer recalled"
+    RECALL_ANSWERED = "recall answered"
+    RECALL_HONOURED = "recall honoured"
+    LATE_RECEIPT = "late receipt"
+    OPENED = "opened"
+    TAKE_ASKED = "take asked"
+    TAKE_DECIDED = "take decided"
+    CORRECTED = "corrected"
+    RELAY_SUSPECTED = "relay suspected"
+    MESSAGE_MOVED = "message moved"
+    HELLO_SENT = "hello sent"
+    HELLO_HEARD = "hello heard"
+    PARTNER_SILENT = "partner silent"
+    PARTNER_HEARD_AGAIN = "partner heard again"
+    SCANNER_SILENT = "scanner silent"
+    UNKNOWN_MESSAGE = "unknown message"
+    BACKED_UP = "backed up"
+    RESTORED = "restored"
+    RULE_WITHOUT_TARGET = "rule without target"
 
 
 EVENT_TEXT: dict[EventKind, str] = {
@@ -90,5 +116,31 @@ EVENT_TEXT: dict[EventKind, str] = {
     EventKind.RELAY_UNREACHABLE: "A relay does not answer; mails wait and are sent when it does.",
     EventKind.RELAY_REACHED: "A relay answers again.",
     EventKind.EXPORTED: "A study was written out as DICOM files.",
+    EventKind.ANNOUNCED: "A transfer was announced: who, what, how urgent, from where. An emergency rings.",
+    EventKind.ANNOUNCED_ONLY: "Images were announced and none came: telephone the sender.",
+    EventKind.TRANSFER_SILENT: "The partner has confirmed nothing new for too long: telephone the partner.",
+    EventKind.TRANSFER_STALLED: "Mails of the transfer cannot leave this site: a person must look.",
+    EventKind.TRANSFER_LATE: "The transfer will not be complete before its deadline.",
+    EventKind.TRANSFER_REROUTED: "The study goes to the next centre now.",
+    EventKind.TRANSFER_REDIRECTED: "The sender now sends this study to another centre.",
+    EventKind.TRANSFER_RECALLED: "The transfer was sent in error and is taken back.",
+    EventKind.RECALL_ANSWERED: "The partner said what became of the recalled images.",
+    EventKind.RECALL_HONOURED: "Images recalled by their sender are hidden here, or will not be filed.",
+    EventKind.LATE_RECEIPT: "Good news: a centre that was silent has the images after all.",
+    EventKind.OPENED: "A person opened the study.",
+    EventKind.TAKE_ASKED: "A person at a centre asks to take the case.",
+    EventKind.TAKE_DECIDED: "The sender said which centre is responsible for the case.",
+    EventKind.CORRECTED: "Identity or order data of a case were corrected; old and new are kept.",
+    EventKind.RELAY_SUSPECTED: "A relay took mails of which nothing was heard again: others are used first.",
+    EventKind.MESSAGE_MOVED: "A mail goes by another relay now.",
+    EventKind.HELLO_SENT: "A sign of life was sent to a partner.",
+    EventKind.HELLO_HEARD: "A sign of life of a partner came.",
+    EventKind.PARTNER_SILENT: "A partner gives no sign of life: telephone before a patient needs it.",
+    EventKind.PARTNER_HEARD_AGAIN: "A silent partner gives signs of life again.",
+    EventKind.SCANNER_SILENT: "A scanner that usually sends has sent nothing for long.",
+    EventKind.UNKNOWN_MESSAGE: "A partner sent a message of a kind that this version does not know.",
+    EventKind.BACKED_UP: "A backup was made.",
+    EventKind.RESTORED: "This site was restored from a backup.",
+    EventKind.RULE_WITHOUT_TARGET: "A rule names a partner or node that is not there any more.",
 }
 """One plain sentence an event kind; the reference page is made from it."""

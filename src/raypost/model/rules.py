@@ -12,6 +12,8 @@ from raypost.errors import UsageError
 from raypost.model.transfer import Priority
 
 PATTERN_LENGTH_MAX = 64
+DEADLINE_MIN_S = 5.0
+DEADLINE_MAX_S = 86_400.0
 
 
 class RuleAction(Enum):
@@ -19,6 +21,7 @@ class RuleAction(Enum):
 
     SEND = "send"
     FORWARD = "forward"
+    REROUTE = "reroute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,9 @@ class Rule:
 
     Attributes:
         rule_key: Our own short name of the rule.
-        target: Name of a partner (SEND) or of a DICOM node (FORWARD).
+        target: Name of a partner (SEND), of a DICOM node (FORWARD) or of the next centre (REROUTE).
+        partner: REROUTE: name of the centre that is silent.
+        deadline_s: REROUTE: after so many seconds without progress the next centre gets the study.
         hours: Local times of day, from included, until excluded; 20:00-06:00 passes midnight. None: always.
     """
 
@@ -60,8 +65,19 @@ class Rule:
     study_description: str = ""
     body_part: str = ""
     hours: tuple[time, time] | None = None
+    partner: str = ""
+    deadline_s: float | None = None
 
     def __post_init__(self) -> None:
+        is_reroute = self.action is RuleAction.REROUTE
+        if is_reroute != bool(self.partner) or is_reroute != (self.deadline_s is not None):
+            raise UsageError("a reroute rule names the silent centre and after how long the next one gets the study")
+        if self.deadline_s is not None and not DEADLINE_MIN_S <= self.deadline_s <= DEADLINE_MAX_S:
+            raise UsageError(f"the deadline must lie between {DEADLINE_MIN_S:.0f} and {DEADLINE_MAX_S:.0f} seconds")
+        if is_reroute and self.hours is not None:
+            raise UsageError("a reroute rule counts at all hours")
+        if is_reroute and self.partner == self.target:
+            raise UsageError("the next centre is the silent one")
         for name in ("origin", "calling_ae_title", "called_ae_title", "modality", "study_description", "body_part"):
             pattern = getattr(self, name)
             if len(pattern) > PATTERN_LENGTH_MAX or any(ord(c) < 32 for c in pattern):
@@ -91,6 +107,22 @@ def fitting(rules: list[Rule], subject: RuleSubject, action: RuleAction) -> list
             if other is None or rule.priority.rank > other.priority.rank:
                 chosen[rule.target] = rule
     return list(chosen.values())
+
+
+def reroute_rule(rules: list[Rule], partner: str, priority: Priority) -> Rule | None:
+    """Return the rule that says where a study goes when a centre stays silent; of several the one with least patience.
+
+    Args:
+        priority: Of the transfer; a rule counts from its own priority upwards.
+    """
+    fits = [
+        rule
+        for rule in rules
+        if rule.action is RuleAction.REROUTE
+        and rule.partner == partner
+        and priority.rank >= rule.priority.rank
+    ]
+    return min(fits, key=lambda rule: (rule.deadline_s or 0.0, rule.rule_key), default=None)
 
 
 def parse_hours(text: str) -> tuple[time, time]:

@@ -15,13 +15,31 @@ AE_STEM_LENGTH_MAX = 14
 """An AE title has 16 characters (PS3.5, 6.2), two are taken by the suffix."""
 
 
+MAILBOXES_MAX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A mailbox of a site on one relay; the relay's name is the same at all sites, empty where it is not known."""
+
+    relay: str
+    address: str
+
+    def __post_init__(self) -> None:
+        if not is_address(self.address):
+            raise UsageError(f"{self.address!r} is no mail address")
+        if self.relay and not is_site_name(self.relay):
+            raise UsageError(f"{self.relay!r} is no name of a relay: lower-case letters, digits and hyphens")
+
+
 @dataclass(frozen=True, slots=True)
 class Partner:
     """A site of the network as this site knows it; one of them is this site itself.
 
     Attributes:
         ae_stem: Beginning of the AE titles under which this site accepts images for the partner.
-        address: Where its mail goes.
+        address: Where its mail goes: its first mailbox.
+        mailboxes: All of them, one a relay, the preferred one first; empty: only `address`, on a relay not named.
     """
 
     site_id: int
@@ -31,11 +49,18 @@ class Partner:
     address: str
     fingerprint: str
     is_self: bool = False
+    mailboxes: tuple[Mailbox, ...] = ()
 
     def __post_init__(self) -> None:
+        if len({one.relay for one in self.mailboxes}) != len(self.mailboxes) or len(self.mailboxes) > MAILBOXES_MAX:
+            raise UsageError(f"a site has one mailbox a relay, at most {MAILBOXES_MAX}")
         check_site_words(self.name, self.ae_stem, self.address)
         if not is_fingerprint(self.fingerprint):
             raise UsageError("the fingerprint must be given in full: 40 or 64 hexadecimal digits")
+
+    def address_on(self, relay: str) -> str:
+        """Return where its mail goes by a relay."""
+        return next((one.address for one in self.mailboxes if one.relay == relay), self.address)
 
     def ae_titles(self) -> dict[str, Priority]:
         """Return every AE title that means "send to this partner", with the priority it stands for."""

@@ -12,6 +12,12 @@ from raypost.model.identifiers import is_dicom_uid, is_sha256
 TEXT_LENGTH_MAX = 1024
 """Longest text taken over from a DICOM attribute into a row; longer values are cut, the file keeps the whole."""
 
+TEXT_LENGTHS_MAX: Mapping[str, int] = {"convolution_kernel": 64, "contrast_agent": 64}
+"""Shorter bounds of single entries: VR SH, of which a kernel has one or two, and VR LO (PS3.5, 6.2)."""
+
+ENCODED_MARK = "encoded:"
+"""Before the SHA-256 of pixels that could not be decoded: it is over what stands in the file."""
+
 
 @dataclass(frozen=True, slots=True)
 class InstanceFacts:
@@ -20,11 +26,15 @@ class InstanceFacts:
     Attributes:
         content_sha256: Over all attributes but group 2, group lengths and the way pixels are packed, and over the
             decoded pixels: equal for the same instance in any transfer syntax.
-        pixel_sha256: Over the decoded pixel bytes alone; '' without Pixel Data, or when they could not be decoded.
+        pixel_sha256: Over the decoded pixel bytes alone; over the encoded ones, behind `ENCODED_MARK`, when they could
+            not be decoded; '' without Pixel Data.
         file_sha256: Over the bytes of the file to be kept.
         size_bytes: Of the file to be kept.
         raw_size_bytes: Of the Part 10 file as it came.
         kept_because: Why the file kept its transfer syntax; '' when it was compressed.
+        slice_thickness_mm: (0018,0050), as it stands there (PS3.3, C.7.6.2).
+        convolution_kernel: (0018,1210), several values joined by a backslash (PS3.3, C.8.2.1).
+        contrast_agent: (0018,0010), in the scanner's own words; often '' although there was one (PS3.3, C.7.6.4).
     """
 
     sop_instance_uid: str
@@ -54,6 +64,8 @@ class InstanceFacts:
     instance_number: int | None = None
     image_type: str = ""
     slice_thickness_mm: float | None = None
+    convolution_kernel: str = ""
+    contrast_agent: str = ""
     number_of_frames: int = 1
 
     def __post_init__(self) -> None:
@@ -69,7 +81,7 @@ class InstanceFacts:
         for name in ("file_sha256", "content_sha256"):
             if not is_sha256(getattr(self, name)):
                 raise BadInputError(f"{name} is not a SHA-256")
-        if self.pixel_sha256 and not is_sha256(self.pixel_sha256):
+        if self.pixel_sha256 and not is_sha256(self.pixel_sha256.removeprefix(ENCODED_MARK)):
             raise BadInputError("pixel_sha256 is not a SHA-256")
         if self.size_bytes <= 0 or self.raw_size_bytes <= 0:
             raise BadInputError("a DICOM file cannot be empty")
@@ -88,7 +100,7 @@ class InstanceFacts:
         for name, value in found.items():
             expected = str(fields[name].type)
             if expected == "str" and isinstance(value, str):
-                values[name] = value.replace("\0", "")[:TEXT_LENGTH_MAX]
+                values[name] = value.replace("\0", "")[: TEXT_LENGTHS_MAX.get(name, TEXT_LENGTH_MAX)]
             elif (value is None and "None" in expected) or (type(value) is int and "int" in expected):
                 values[name] = value
             elif type(value) in (int, float) and "float" in expected:

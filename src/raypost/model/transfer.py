@@ -26,11 +26,41 @@ class Direction(Enum):
 
 
 class MessageKind(Enum):
-    """Kinds of messages of the transfer protocol that this version knows."""
+    """Kinds of messages of the transfer protocol that this version knows.
 
+    From the sender: announce, parcel, manifest, taken, recall, redirect, correct. From the receiver: receipt, opened,
+    take, recalled. From both: hello, which belongs to no transfer.
+    """
+
+    ANNOUNCE = "announce"
     PARCEL = "parcel"
     MANIFEST = "manifest"
     RECEIPT = "receipt"
+    OPENED = "opened"
+    TAKE = "take"
+    TAKEN = "taken"
+    RECALL = "recall"
+    RECALLED = "recalled"
+    REDIRECT = "redirect"
+    CORRECT = "correct"
+    HELLO = "hello"
+
+
+BULK_KINDS = frozenset({MessageKind.PARCEL})
+"""What is heavy; everything else is small, goes first and is fetched first."""
+
+TO_RECEIVER = frozenset(
+    {
+        MessageKind.ANNOUNCE,
+        MessageKind.PARCEL,
+        MessageKind.MANIFEST,
+        MessageKind.TAKEN,
+        MessageKind.RECALL,
+        MessageKind.REDIRECT,
+        MessageKind.CORRECT,
+    }
+)
+"""Said by the site whose transfer it is; the rest but hello is said by the site that receives it."""
 
 
 class MessageState(Enum):

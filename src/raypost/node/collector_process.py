@@ -18,6 +18,12 @@ IDLE_S = 120.0
 def run(settings: Settings, stop: threading.Event, relay: str) -> None:
     """Collect from one relay until told to stop."""
     archive = Archive.open(Database(database_url(settings), connections_max=2), settings.data_folder)
-    limit_bytes = settings.relay[relay].collect_size_max_bytes
-    Collect(archive, SystemClock(), imap_account(settings, relay), limit_bytes, IDLE_S).run(stop)
+    Collect(
+        archive,
+        SystemClock(),
+        imap_account(settings, relay),
+        settings.relay[relay].collect_size_max_bytes,
+        IDLE_S,
+        disk_free_min_bytes=settings.limits.disk_free_min_bytes,
+    ).run(stop)
     archive.close()

@@ -2,21 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from raypost.archive import partners
 from raypost.errors import UsageError
 from raypost.model.identifiers import is_fingerprint
-from raypost.model.site import Partner, check_site_words
+from raypost.model.site import Mailbox, Partner, check_site_words
 from raypost.node.site import Site, opened_site
 from raypost.sealing.certificates import CardAddress, SiteCard, confirm_fingerprint, read_card, write_card
-from raypost.sealing.openpgp import KeyRing
-from raypost.settings import load
+from raypost.settings import Settings, load
 
 PRIMARY_VALIDITY_DAYS = 3 * 365
 SUBKEY_VALIDITY_DAYS = 3 * 365
 CARD_MAX_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class RelayTemplate:
+    """One table [relay.NAME] of raypost.toml.
+
+    Attributes:
+        name: Of the relay, the same in the whole network.
+        address: The site's mailbox there; empty: that of the site.
+        username: Log-in; empty: the address.
+    """
+
+    name: str = "main"
+    smtp_host: str = "mail.example.org"
+    imap_host: str = "mail.example.org"
+    smtp_port: int = 465
+    imap_port: int = 993
+    address: str = ""
+    username: str = ""
+    password_file: str = "relay-password"
+    ca_file: str = ""
+
+    def text(self, site_address: str) -> str:
+        """Return the commented table."""
+        return RELAY_TEMPLATE.format(
+            name=self.name,
+            smtp_host=self.smtp_host,
+            smtp_port=self.smtp_port,
+            imap_host=self.imap_host,
+            imap_port=self.imap_port,
+            address_line=f'address = "{self.address}"' if self.address else ADDRESS_EXAMPLE,
+            username=self.username or self.address or site_address,
+            password_line=f'password_file = "{self.password_file}"'.ljust(32),
+            ca_line=f'ca_file = "{self.ca_file}"' if self.ca_file else '# ca_file = "relay-ca.pem"',
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +62,7 @@ class Template:
     display_name: str
     ae_stem: str
     address: str
-    relay: str = "main"
-    smtp_host: str = "mail.example.org"
-    smtp_port: int = 465
-    imap_host: str = "mail.example.org"
-    imap_port: int = 993
-    username: str = ""
-    ca_file: str = ""
+    relays: tuple[RelayTemplate, ...] = (RelayTemplate(),)
     dicom_port: int = 11112
     calling: tuple[str, ...] = ()
     database_lines: tuple[str, ...] = ()
@@ -47,14 +76,8 @@ class Template:
             display_name=_quoted(self.display_name),
             ae_stem=self.ae_stem,
             address=self.address,
-            relay=self.relay,
-            smtp_host=self.smtp_host,
-            smtp_port=self.smtp_port,
-            imap_host=self.imap_host,
-            imap_port=self.imap_port,
-            username=self.username or self.address,
+            relays="\n".join(relay.text(self.address) for relay in self.relays),
             dicom_port=self.dicom_port,
-            ca_line=f'ca_file = "{self.ca_file}"' if self.ca_file else '# ca_file = "relay-ca.pem"',
             calling=calling,
             database="\n".join(self.database_lines) or DATABASE_EXAMPLE,
             transfer="\n".join(self.transfer_lines) or "# settle_s = 30.0",
@@ -69,6 +92,22 @@ CALLING_EXAMPLE = """
 
 DATABASE_EXAMPLE = """# url = "postgresql://raypost@/raypost?host=/var/run/postgresql"   # your own server, from 15 on
 # embedded_folder = "data/postgresql\""""
+
+ADDRESS_EXAMPLE = '# address = "site@relay.example"   # this site\'s mailbox here, where it is not that of [site]'
+
+RELAY_TEMPLATE = """[relay.{name}]
+{address_line}
+smtp_host = "{smtp_host}"
+smtp_port = {smtp_port}
+# smtp_security = "tls"          # or "starttls", then port 587
+imap_host = "{imap_host}"
+imap_port = {imap_port}
+# imap_security = "tls"          # or "starttls", then port 143
+username = "{username}"
+{password_line} # chmod 600
+{ca_line}
+# mail_size_max_bytes = 10_000_000
+"""
 
 TEMPLATE = """# Raypost: what this machine is. Partners, rules and DICOM nodes are not here but in the database:
 # `raypost partner`, `raypost rule`, `raypost node`. `raypost config show` prints every setting in force;
@@ -95,18 +134,10 @@ ae_title = "RAYPOST"             # images sent to a partner's AE title instead g
 # tls_key = "dicom.key"
 # tls_client_ca = "modalities-ca.pem"
 {calling}
-[relay.{relay}]                  # the account on the mail relay; of several, mail leaves by the first, all are emptied
-smtp_host = "{smtp_host}"
-smtp_port = {smtp_port}
-# smtp_security = "tls"          # or "starttls", then port 587
-imap_host = "{imap_host}"
-imap_port = {imap_port}
-# imap_security = "tls"          # or "starttls", then port 143
-username = "{username}"
-password_file = "relay-password" # chmod 600
-{ca_line}
-# mail_size_max_bytes = 10_000_000
+# The account on the mail relay. There may be several tables: relays at different places, under the names they have in
+# the whole network. Mail leaves by the first that is well, and all mailboxes are emptied.
 
+{relays}
 [transfer]
 {transfer}
 # settle_after_release_s = 5.0   # after the modality released its association
@@ -120,54 +151,77 @@ password_file = "relay-password" # chmod 600
 def make_site(folder: Path, template: Template) -> tuple[Path, str]:
     """Make a site's folder with raypost.toml, key and database; return the file and the certificate's fingerprint.
 
+    raypost.toml comes last: it says that the site is complete, and an attempt that failed before can be repeated.
+
     Raises:
-        UsageError: The folder holds a site already, or a word cannot be right.
+        UsageError: The folder holds a site already, or a word cannot be right, or gpg is missing.
+        NotNowError: The database does not answer.
+        TransientError: gpg could not make the key.
     """
     check_site_words(template.name, template.ae_stem, template.address)
     file = folder / "raypost.toml"
     if file.exists():
         raise UsageError(f"{file} exists already", do="Choose another folder, or edit the file.")
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(template.text(), encoding="utf-8")
-    password = folder / "relay-password"
-    if not password.exists():
-        password.touch(mode=0o600)
-    settings = load(file)
-    settings.data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    keyring = KeyRing(settings.keys_folder)
-    fingerprint = keyring.make_site_key(
-        settings.site.name, settings.site.address, PRIMARY_VALIDITY_DAYS, SUBKEY_VALIDITY_DAYS
-    )
-    certificate = keyring.export_certificate(fingerprint)
-    own = Partner(
-        0,
-        settings.site.name,
-        settings.site.display_name,
-        settings.site.ae_stem,
-        settings.site.address,
-        fingerprint,
-        True,
-    )
-    with opened_site(settings) as site, site.archive.database.transaction() as tx:
-        partners.add_partner(tx, own, certificate, now=site.clock.now(), who="raypost init")
+    draft = folder / "raypost.toml.new"
+    try:
+        draft.write_text(template.text(), encoding="utf-8")
+        settings = load(draft)
+        for relay in settings.relay.values():
+            if not relay.password_file.exists():
+                relay.password_file.touch(mode=0o600)
+        fingerprint = _make_identity(settings)
+        draft.rename(file)
+    finally:
+        draft.unlink(missing_ok=True)
     return file, fingerprint
+
+
+def _make_identity(settings: Settings) -> str:
+    """Make database and key, and enter this site into its address book; whatever a failed attempt left is in no way."""
+    settings.data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    it = settings.site
+    with opened_site(settings) as site:
+        fingerprint = site.keyring.make_site_key(it.name, it.address, PRIMARY_VALIDITY_DAYS, SUBKEY_VALIDITY_DAYS)
+        certificate = site.keyring.export_certificate(fingerprint)
+        boxes = mailboxes(own_addresses(settings))
+        own = Partner(0, it.name, it.display_name, it.ae_stem, boxes[0].address, fingerprint, True, boxes)
+        with site.archive.database.transaction() as tx:
+            partners.add_partner(tx, own, certificate, now=site.clock.now(), who="raypost init")
+    return fingerprint
 
 
 def own_card(site: Site) -> str:
     """Return the card that this site gives to partners."""
     with site.archive.database.transaction() as tx:
         own = partners.own_site(tx)
-    relay = site.settings.first_relay
     return write_card(
         SiteCard(
             own.name,
             own.display_name,
             own.ae_stem,
-            (CardAddress(own.address, relay),),
+            own_addresses(site.settings),
             own.fingerprint,
             site.keyring.export_certificate(own.fingerprint),
         )
     )
+
+
+def own_addresses(settings: Settings) -> tuple[CardAddress, ...]:
+    """Return this site's mailboxes, the one that mail should go to first at the beginning."""
+    relays: dict[str, str] = {}
+    for relay in settings.relay:
+        relays.setdefault(settings.address_on(relay), relay)
+    return tuple(CardAddress(address, relay) for address, relay in relays.items())
+
+
+def mailboxes(addresses: Sequence[CardAddress]) -> tuple[Mailbox, ...]:
+    """Return the mailboxes that a card names, preferred first.
+
+    Raises:
+        UsageError: A relay has a name that this version cannot use, or two mailboxes.
+    """
+    return tuple(Mailbox(one.relay, one.address) for one in addresses)
 
 
 def add_partner(site: Site, card_file: Path, fingerprint: str, who: str, why: str = "") -> Partner:
@@ -189,7 +243,16 @@ def add_partner(site: Site, card_file: Path, fingerprint: str, who: str, why: st
             "the certificate on the card cannot sign and encrypt: revoked, expired or too weak",
             do="Ask the partner for a new card.",
         )
-    partner = Partner(0, card.name, card.display_name, card.ae_title_stem, card.mail_addresses[0], card.fingerprint)
+    boxes = mailboxes(card.addresses)
+    if not {one.relay for one in boxes} & set(site.settings.relay):
+        raise UsageError(
+            f"{card.name} has a mailbox on {', '.join(one.relay for one in boxes)}, this site on "
+            f"{', '.join(site.settings.relay)}: there is no relay that both use",
+            do="A relay has one name in the whole network: correct [relay.NAME] in raypost.toml.",
+        )
+    partner = Partner(
+        0, card.name, card.display_name, card.ae_title_stem, boxes[0].address, card.fingerprint, mailboxes=boxes
+    )
     with site.archive.database.transaction() as tx:
         return partners.add_partner(tx, partner, card.certificate, now=site.clock.now(), who=who, why=why)
 

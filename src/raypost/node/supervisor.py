@@ -1,7 +1,8 @@
 """`raypost serve`: keeps the database and the site's processes running; each is restarted when it dies.
 
 `python -m raypost.node.supervisor raypost.toml`; the command line replaces itself by this, so that the process that
-lives longest loads least. It has one thread: it forks.
+lives longest loads least. It has one thread: it forks. Its seconds go only forward, whatever is done to the machine's
+clock: a restart that waits for an hour ago would never come.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import select
 import signal
 import sys
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -22,7 +24,6 @@ import raypost.node.site
 from raypost.archive.embedded import EmbeddedPostgres
 from raypost.errors import RaypostError
 from raypost.node import logs
-from raypost.node.clock import SystemClock
 from raypost.node.process import SiteProcess, fork_process
 from raypost.node.site import read_password, running_database
 from raypost.sealing.openpgp import KeyRing
@@ -58,7 +59,11 @@ class _Child:
         self._not_before_s = 0.0
 
     def ensure(self, now_s: float) -> None:
-        """Start it, or start it again when it died; one that keeps dying waits longer and longer."""
+        """Start it, or start it again when it died; one that keeps dying waits longer and longer.
+
+        Args:
+            now_s: On the clock of `time.monotonic`.
+        """
         if self._pid and not self._has_ended(now_s):
             return
         if now_s >= self._not_before_s:
@@ -97,11 +102,11 @@ class _Child:
 
     def stop(self, timeout_s: float) -> None:
         """Wait for its end after SIGTERM; one that does not end is killed: it is written so that this does no harm."""
-        clock, begin_s = SystemClock(), SystemClock().now().timestamp()
+        begin_s = monotonic()
         while self._pid:
             if os.waitpid(self._pid, os.WNOHANG)[0]:
                 self._pid = 0
-            elif clock.now().timestamp() - begin_s > timeout_s:
+            elif monotonic() - begin_s > timeout_s:
                 log.warning("process did not stop and was killed", which=self.kind.name)
                 os.kill(self._pid, signal.SIGKILL)
                 os.waitpid(self._pid, 0)
@@ -172,9 +177,9 @@ def serve(settings: Settings, *, as_json: bool, is_verbose: bool) -> None:
 def _watch(
     children: list[_Child], server: EmbeddedPostgres | None, stop: _StopSignal, settings: Settings, *, as_json: bool
 ) -> None:
-    clock, up, next_database_look_s = SystemClock(), dict[str, Any](), 0.0
+    up, next_database_look_s = dict[str, Any](), 0.0
     while not stop.is_set:
-        now_s = clock.now().timestamp()
+        now_s = monotonic()
         for child in children:
             child.ensure(now_s)
         if server is not None and now_s >= next_database_look_s:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
+from raypost.archive import moving, relays
 from raypost.archive.queue import Worker
 from raypost.errors import RaypostError
 from raypost.node.accounts import smtp_account
@@ -15,8 +16,10 @@ from raypost.node.site import Site
 from raypost.settings import Settings
 from raypost.stations.dispatch import Dispatch
 from raypost.stations.file import FileParcel
+from raypost.stations.greet import Greet
 from raypost.stations.open import OpenMail
-from raypost.stations.pack import Pack
+from raypost.stations.outcomes import Outcomes
+from raypost.stations.pack import OwnMailbox, Pack
 from raypost.stations.route import Route
 from raypost.stations.settle import Settle
 
@@ -54,16 +57,35 @@ class MailBell:
 
 def run(settings: Settings, stop: threading.Event) -> None:
     """Work until told to stop."""
-    connections = 2 * settings.limits.worker_threads + CONNECTIONS_BESIDE_JOBS
-    with Site.open(settings, connections_max=connections) as site:
+    threads = threads_of(settings)
+    with Site.open(settings, connections_max=2 * threads + CONNECTIONS_BESIDE_JOBS) as site:
         site.sandbox.start()
-        worker = Worker(site.archive.database, stations(site, stop), threads=settings.limits.worker_threads)
+        declare_relays(site)
+        worker = Worker(site.archive.database, stations(site, stop), threads=threads)
         worker.rescue_at_start()
         housekeeping = threading.Thread(target=_keep_house, args=(worker, make_settle(site), stop), daemon=True)
         housekeeping.start()
         say({"worker": "up"})
         worker.run(stop)
         housekeeping.join(5)
+
+
+def threads_of(settings: Settings) -> int:
+    """Return how many jobs run at once: sessions of further relays, which may hang, take no thread from the others."""
+    return settings.limits.worker_threads + DISPATCH_SLOTS * (len(settings.relay) - 1)
+
+
+def declare_relays(site: Site) -> None:
+    """Write down which relays there are; what waits for one that was taken out of the file goes by another."""
+    now = site.clock.now()
+    with site.archive.database.transaction() as tx:
+        relays.declare(tx, list(site.settings.relay), now)
+        gone = moving.not_ours(tx)
+    for name in gone:
+        with site.archive.database.transaction() as tx:
+            left = moving.leave_relay(tx, name, now)
+        for file in left.files:
+            site.archive.spool.discard(file)
 
 
 def stations(site: Site, stop: threading.Event) -> dict[str, Callable[..., None]]:
@@ -77,6 +99,7 @@ def stations(site: Site, stop: threading.Event) -> dict[str, Callable[..., None]
         "dispatch": make_dispatch(site, bell).dispatch,
         "open": make_open(site).open,
         "file": make_file(site).file,
+        "greet": make_greet(site, bell).greet,
         "forward": lambda node_id: _forward(site, node_id),
     }
 
@@ -93,15 +116,14 @@ def make_route(site: Site) -> Route:
 
 def make_pack(site: Site, bell: MailBell) -> Pack:
     """Return station 4."""
-    relay = site.settings.first_relay
+    settings = site.settings
     return Pack(
         site.archive,
         site.keyring,
         site.clock,
-        site.settings.limits_of_transfers(),
-        site.settings.pacing(),
-        relay,
-        site.settings.relay[relay].mail_size_max_bytes,
+        settings.limits_of_transfers(),
+        settings.pacing(),
+        {name: OwnMailbox(settings.address_on(name), it.mail_size_max_bytes) for name, it in settings.relay.items()},
         DISPATCH_SLOTS,
         bell.ring,
     )
@@ -109,14 +131,31 @@ def make_pack(site: Site, bell: MailBell) -> Pack:
 
 def make_dispatch(site: Site, bell: MailBell) -> Dispatch:
     """Return station 5."""
+    limits = site.settings.limits_of_transfers()
     return Dispatch(
         site.archive,
         site.clock,
-        site.settings.limits_of_transfers(),
+        limits,
+        Outcomes(site.archive, site.clock, limits, site.settings.pacing()),
         {name: smtp_account(site.settings, name) for name in site.settings.relay},
         DISPATCH_SLOTS,
         DISPATCH_LINGER_S,
         bell.wait,
+    )
+
+
+def make_greet(site: Site, bell: MailBell) -> Greet:
+    """Return what writes signs of life."""
+    settings = site.settings
+    return Greet(
+        site.archive,
+        site.keyring,
+        site.clock,
+        settings.limits_of_transfers(),
+        {name: settings.address_on(name) for name in settings.relay},
+        min(it.collect_size_max_bytes for it in settings.relay.values()),
+        DISPATCH_SLOTS,
+        bell.ring,
     )
 
 

@@ -14,20 +14,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import time
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from raypost.errors import UsageError
+from raypost.relay.faults import ORDER_MAX_BYTES, FaultPlan
 from raypost.relay.mailboxes import Mailboxes
+from raypost.relay.submission import Submission
 
 SIZE_MAX_BYTES = 30_000_000
-CHUNK_BYTES = 1 << 18
-READ_BUFFER_BYTES = 1 << 18
-END_OF_DATA = b"\r\n.\r\n"
+LATE_MAX = 10_000
+"""Mails that are held back at once when a delay was ordered; more are refused for the time being."""
 PARENT_CHECK_S = 1.0
 
-AcceptedCallback = Callable[[int, str, str], None]
-"""Called with size in bytes, envelope sender and recipient of every accepted mail."""
+AcceptedCallback = Callable[[int, str, str, int], None]
+"""Called for every accepted mail: size in bytes, envelope sender, recipient, copies kept (0: lost on order)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class RelayOptions:
         smtp_port: Submission, TLS from the first byte.
         imap_port: IMAP, TLS from the first byte.
         size_max_bytes: Largest mail, announced as SIZE.
+        seed: Of the chance by which ordered faults meet a mail.
     """
 
     users: Mapping[str, str] = field(repr=False)
@@ -51,21 +54,28 @@ class RelayOptions:
     smtp_port: int = 0
     imap_port: int = 0
     size_max_bytes: int = SIZE_MAX_BYTES
+    seed: int = 1
 
 
 class EmbeddedRelay:
-    """A mail relay that lasts as long as its `async with` block; it sees only ciphertext and keeps nothing on disk."""
+    """A mail relay that lasts as long as its `async with` block; it sees only ciphertext and keeps nothing on disk.
+
+    Attributes:
+        faults: What it does wrong; `faults.order` changes it at any time.
+    """
 
     def __init__(self, options: RelayOptions, on_accepted: AcceptedCallback | None = None) -> None:
         self.options = options
         self.smtp_port = options.smtp_port
         self.imap_port = options.imap_port
+        self.faults = FaultPlan(options.seed)
         self._on_accepted = on_accepted
         self._passwords = {address.lower(): password for address, password in options.users.items()}
         self._mailboxes = Mailboxes()
         self._servers: list[asyncio.Server] = []
         self._writers: set[asyncio.StreamWriter] = set()
-        self._smtp_connections: set[_RelaySmtp] = set()
+        self._smtp_connections: set[Submission] = set()
+        self._late: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         logging.getLogger("mail.log").setLevel(logging.ERROR)  # aiosmtpd warns of its own deprecation at every login
@@ -91,13 +101,18 @@ class EmbeddedRelay:
     ) -> None:
         for server in self._servers:
             server.close()  # not wait_closed(): from Python 3.12 it waits for open clients
+        for late in self._late:
+            late.cancel()
         for writer in list(self._writers):
             writer.close()
         for connection in list(self._smtp_connections):
             connection.hang_up()
 
-    def _smtp_protocol(self) -> _RelaySmtp:
-        return _RelaySmtp(self, self._smtp_connections, self.options.size_max_bytes, self._authenticate)
+    def _smtp_protocol(self) -> Submission:
+        return Submission(self, self._smtp_connections, self._size_max_bytes, self._authenticate)
+
+    def _size_max_bytes(self) -> int:
+        return self.faults.now.size_max_bytes or self.options.size_max_bytes
 
     async def _serve_imap(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -134,6 +149,8 @@ class EmbeddedRelay:
         login = session.auth_data.login.decode("utf-8", "replace") if session.auth_data else ""
         if address.lower() != login.lower():
             return f"553 5.7.1 <{address}>: Sender address rejected: not owned by user {login}"
+        if refusal := self.faults.reply("MAIL"):
+            return refusal
         envelope.mail_from = address
         envelope.mail_options.extend(options)
         return "250 2.1.0 Ok"
@@ -149,124 +166,46 @@ class EmbeddedRelay:
         """Accept a recipient that has a mailbox here."""
         if not self._mailboxes.has(address):
             return f"550 5.1.1 <{address}>: Recipient address rejected: User unknown"
+        if refusal := self.faults.reply("RCPT", address):
+            return refusal
         envelope.rcpt_tos.append(address.lower())
         return "250 2.1.5 Ok"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        """Put the mail into each recipient's mailbox."""
+        """Put the mail into each recipient's mailbox, as far as no fault is ordered."""
         mail = envelope.content
         assert isinstance(mail, bytes) and envelope.mail_from is not None
-        for recipient in dict.fromkeys(envelope.rcpt_tos):
-            await self._mailboxes.deliver(recipient, mail, datetime.fromtimestamp(time(), UTC))
+        recipients = list(dict.fromkeys(envelope.rcpt_tos))
+        for recipient in recipients:
+            if refusal := self.faults.reply("DATA", recipient):
+                return refusal
+        if len(self._late) + len(recipients) > LATE_MAX:
+            return "452 4.3.1 Insufficient system storage"
+        for recipient in recipients:
+            copies, delay_s = self.faults.copies(recipient), self.faults.delay_s(recipient)
+            if delay_s:
+                late = asyncio.create_task(self._deliver(recipient, mail, copies, delay_s))
+                self._late.add(late)
+                late.add_done_callback(self._late.discard)
+            else:
+                await self._deliver(recipient, mail, copies)
             if self._on_accepted is not None:
-                self._on_accepted(len(mail), envelope.mail_from, recipient)
+                self._on_accepted(len(mail), envelope.mail_from, recipient, copies)
         return "250 2.0.0 Ok: stored"
 
-
-class _RelaySmtp(SMTP):
-    """aiosmtpd, reading a mail in large pieces instead of line by line."""
-
-    def __init__(
-        self,
-        relay: EmbeddedRelay,
-        connections: set[_RelaySmtp],
-        size_max_bytes: int,
-        authenticator: Callable[..., AuthResult],
-    ) -> None:
-        super().__init__(
-            relay,
-            data_size_limit=size_max_bytes,
-            enable_SMTPUTF8=False,
-            decode_data=False,
-            hostname="localhost",
-            authenticator=authenticator,
-            auth_require_tls=False,
-            loop=asyncio.get_running_loop(),
-        )
-        # Given to the constructor, it would warn that there is no TLS; but TLS is around the socket already.
-        self._auth_required = True
-        self._connections = connections
-        self._size_max_bytes = size_max_bytes
-
-    def connection_made(self, transport: Any) -> None:
-        """Note the connection, so that the relay can end it."""
-        self._connections.add(self)
-        super().connection_made(transport)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Forget the connection."""
-        self._connections.discard(self)
-        super().connection_lost(error)
-
-    def hang_up(self) -> None:
-        """Cut the connection without a word, as a dying server does."""
-        transport: Any = self.transport
-        if transport is not None:
-            transport.abort()
-
-    async def smtp_DATA(self, arg: str) -> None:
-        """Receive the content up to the line with a single dot (RFC 5321, 4.1.1.4), and hand it over."""
-        if await self.check_helo_needed() or await self.check_auth_needed("DATA"):
-            return
-        envelope, reader = self.envelope, self._reader
-        assert envelope is not None
-        if not envelope.rcpt_tos or arg:
-            await self.push("501 5.5.4 Syntax: DATA" if arg else "503 5.5.1 Error: need RCPT command")
-            return
-        await self.push("354 End data with <CR><LF>.<CR><LF>")
-        # The reader's limit is for command lines; with it the transport would pause after every other kilobyte.
-        _set_limit(reader, READ_BUFFER_BYTES)
-        try:
-            content, rest = await self._read_content()
-        finally:
-            _set_limit(reader, self.line_length_limit)
-        if rest:
-            await self.push("421 4.7.0 Commands sent before the reply; good-bye")
-            self.hang_up()
-            return
-        if content is None:
-            reply = "552 5.3.4 Error: message file too big"
-        else:
-            envelope.content = content
-            reply = await self._call_handler_hook("DATA")
-        self.envelope = self._create_envelope()
-        await self.push(reply)
-
-    async def _read_content(self) -> tuple[bytes | None, bool]:
-        """Return the content with dots undoubled, or None if it is too long; and whether bytes followed it."""
-        content = bytearray(b"\r\n")  # so that a dot on the first line is one after a line end, too
-        size_bytes = 0
-        size_max_bytes = self._size_max_bytes
-        while True:
-            chunk = await self._reader.read(CHUNK_BYTES)
-            if not chunk:
-                raise ConnectionResetError
-            self._reset_timeout()
-            searched_from = max(len(content) - len(END_OF_DATA) + 1, 0)
-            content += chunk
-            size_bytes += len(chunk)
-            end = content.find(END_OF_DATA, searched_from)
-            if end >= 0:
-                rest = len(content) > end + len(END_OF_DATA)
-                too_long = size_bytes - len(b".\r\n") > size_max_bytes
-                return None if too_long else _undoubled(content, end + 2), rest
-            if size_bytes > size_max_bytes + len(END_OF_DATA):
-                del content[: -len(END_OF_DATA)]
-
-
-def _set_limit(reader: Any, limit_bytes: int) -> None:
-    reader._limit = limit_bytes
-
-
-def _undoubled(content: bytearray, end: int) -> bytes:
-    del content[end:]
-    return bytes(content.replace(b"\r\n.", b"\r\n")[2:])
+    async def _deliver(self, recipient: str, mail: bytes, copies: int, delay_s: float = 0.0) -> None:
+        if delay_s:
+            await asyncio.sleep(delay_s)
+        for _ in range(copies):
+            await self._mailboxes.deliver(recipient, mail, datetime.fromtimestamp(time(), UTC))
 
 
 def run_relay(
     options: RelayOptions,
     on_accepted: AcceptedCallback,
     on_up: Callable[[int, int], None] | None = None,
+    orders: IO[bytes] | None = None,
+    on_order: Callable[[dict[str, Any]], None] | None = None,
 ) -> None:
     """Run a relay until SIGTERM, SIGINT, or the death of the process that started this one.
 
@@ -274,20 +213,25 @@ def run_relay(
         options: What to serve.
         on_accepted: Called for every accepted mail.
         on_up: Called once with the SMTP and the IMAP port when both listen.
+        orders: A pipe that brings orders for faults, one JSON object a line (see `faults.Faults`).
+        on_order: Called after each of them: `{"faults": …}`, the faults in force, or `{"refused_order": why}`.
     """
-    asyncio.run(_run(options, on_accepted, on_up, os.getppid()))
+    asyncio.run(_run(options, on_accepted, on_up, orders, on_order, os.getppid()))
 
 
 async def _run(
     options: RelayOptions,
     on_accepted: AcceptedCallback,
     on_up: Callable[[int, int], None] | None,
+    orders: IO[bytes] | None,
+    on_order: Callable[[dict[str, Any]], None] | None,
     parent_pid: int,
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with EmbeddedRelay(options, on_accepted) as relay:
+        obeying = asyncio.create_task(_obey(relay.faults, orders, on_order)) if orders is not None else None
         if on_up is not None:
             on_up(relay.smtp_port, relay.imap_port)
         while not stop.is_set() and os.getppid() == parent_pid:
@@ -295,3 +239,24 @@ async def _run(
                 await asyncio.wait_for(stop.wait(), PARENT_CHECK_S)
             except TimeoutError:
                 continue
+        if obeying is not None:
+            obeying.cancel()
+
+
+async def _obey(plan: FaultPlan, orders: IO[bytes], on_order: Callable[[dict[str, Any]], None] | None) -> None:
+    """Follow orders to the end of the pipe; after it the faults stay as they are."""
+    reader = asyncio.StreamReader(limit=ORDER_MAX_BYTES)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), orders)
+    while True:
+        answer: dict[str, Any]
+        try:
+            line = await reader.readline()
+            if not line:
+                return
+            answer = {"faults": plan.order(line).as_json()}
+        except ValueError:  # the reader's word for a line that is too long; it is thrown away
+            answer = {"refused_order": f"an order has at most {ORDER_MAX_BYTES} bytes"}
+        except UsageError as error:
+            answer = {"refused_order": error.what}
+        if on_order is not None:
+            on_order(answer)

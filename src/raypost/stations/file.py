@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-from raypost.archive import arrivals, cases, events, quarantine, transfers
+from raypost.archive import arrivals, cases, corrections, events, openings, quarantine, recalls, transfers
 from raypost.archive.arrivals import ToFile
 from raypost.archive.cases import Filing, Origin
 from raypost.archive.database import Transaction
@@ -18,7 +19,7 @@ from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
 from raypost.archive.tables import TransferRow
 from raypost.dicom.jobs import EXAMINE
-from raypost.errors import BadInputError
+from raypost.errors import BadInputError, SandboxCrashError
 from raypost.model.audit import EventKind
 from raypost.model.clock import Clock
 from raypost.model.study import InstanceFacts
@@ -64,6 +65,8 @@ class FileParcel:
             new = self._into_archive(tx, transfer, readable)
             arrivals.note_parcel_filed(tx, transfer, message_row, now)
             if transfer.case_id is not None:
+                openings.apply_answer(tx, transfer, now)
+                corrections.apply_waiting(tx, transfer, now)
                 enqueue(tx, "route", once=f"route:{transfer.case_id}", rank=20, case_id=transfer.case_id)
             events.record(
                 tx,
@@ -86,6 +89,7 @@ class FileParcel:
         transfer.case_id = filed[0].case_id
         pairs = zip(readable, filed, strict=True)
         arrivals.note_items_filed(tx, {one.item_id: done.instance_id for (one, _), done in pairs})
+        recalls.show_again(tx, transfer.case_id, [done.instance_id for done in filed])
         return sum(done.filing is not Filing.DUPLICATE for done in filed)
 
     def _refuse(self, tx: Transaction, transfer: TransferRow, one: ToFile, error: BadInputError) -> None:
@@ -97,10 +101,19 @@ class FileParcel:
     def _examine(self, one: ToFile) -> InstanceFacts | BadInputError:
         """Look at a file in the sandbox; it must be the instance that the signed list names."""
         try:
-            found = self.sandbox.run(EXAMINE, self.archive.blobs.path(one.sha256), None, {"compress": False})
-            facts = InstanceFacts.from_json(found)
+            facts = InstanceFacts.from_json(self._look_at(one))
             if facts.sop_instance_uid != one.sop_instance_uid or facts.file_sha256 != one.sha256:
                 raise BadInputError("an instance is not the one that its parcel lists")
         except BadInputError as error:
             return error
         return facts
+
+    def _look_at(self, one: ToFile) -> dict[str, Any]:
+        """Have the sandbox look; a busy machine may need a second try."""
+        for is_last in (False, True):
+            try:
+                return self.sandbox.run(EXAMINE, self.archive.blobs.path(one.sha256), None, {"compress": False})
+            except SandboxCrashError:
+                if is_last:
+                    raise
+        raise AssertionError("unreachable")

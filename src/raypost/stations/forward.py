@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from raypost.archive import events, forwards
+from raypost.archive import dicom_nodes, events, forwards
+from raypost.archive.dicom_nodes import Node
 from raypost.archive.forwards import ToForward
-from raypost.archive.partners import Node
 from raypost.archive.site import Archive
 from raypost.dicom.jobs import NATIVE
 from raypost.dicom.scu import DicomNode, StoreItem, StoreResult, store
@@ -42,12 +42,14 @@ class Forward:
                 while self._forward_batch(node_id):
                     pass
             with self.archive.database.transaction() as tx:
-                is_left = bool(forwards.node_in_force(tx, node_id) and forwards.waiting(tx, node_id, self.clock.now()))
+                is_left = bool(forwards.waiting(tx, node_id, self.clock.now()))
 
     def _forward_batch(self, node_id: int) -> bool:
         """Send one batch; False when nothing waits or the node does not answer."""
         with self.archive.database.transaction() as tx:
-            node = forwards.node_in_force(tx, node_id)
+            node = dicom_nodes.node_in_force(tx, node_id)
+            if node is None:
+                dicom_nodes.settle_retired(tx, node_id, self.clock.now())
             waiting = forwards.waiting(tx, node_id, self.clock.now())
         if node is None or not waiting:
             return False
@@ -87,11 +89,12 @@ class Forward:
             return
         with self.archive.database.transaction() as tx:
             if result.is_stored:
-                forwards.note_sent(tx, one.forward_id, now)
+                forwards.note_sent(tx, one.forward_id, node.node_id, now)
                 events.record(tx, now, EventKind.FORWARDED, case_id=one.case_id, node=node.name)
                 return
             said = result.problem or f"{node.name} answers C-STORE with {result.dimse_status or 0:04X}H"
-            forwards.note_refused(tx, one.forward_id, said)
+            if not forwards.note_refused(tx, one.forward_id, node.node_id, said):
+                return
             events.record(
                 tx,
                 now,
@@ -107,7 +110,7 @@ class Forward:
         with self.archive.database.transaction() as tx:
             for one in left:
                 wait_s = min(RETRY_FIRST_S * 2 ** min(one.tries, 16), RETRY_MAX_S)
-                forwards.note_deferred(tx, one.forward_id, said, now + timedelta(seconds=wait_s))
+                forwards.note_deferred(tx, one.forward_id, node.node_id, said, now + timedelta(seconds=wait_s))
             events.record(
                 tx, now, EventKind.FORWARD_DEFERRED, level=level, node=node.name, instances=len(left), said=said[:200]
             )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from raypost.archive import cases, events, partners, quarantine
+from raypost.archive import cases, events, partners, quarantine, scanners, urgency
 from raypost.archive.cases import FiledInstance, Filing, Origin
 from raypost.archive.database import Transaction
 from raypost.archive.queue import enqueue
@@ -104,7 +104,8 @@ class Intake:
             filed = cases.file_instance(tx, facts, origin, now)
             if filed.filing is Filing.DUPLICATE:
                 events.record(tx, now, EventKind.DUPLICATE, case_id=filed.case_id, calling=received.calling_ae_title)
-                cases.note_called_anew(tx, filed.instance_id, origin)  # routed when the association ends
+                if not cases.note_called_anew(tx, filed.instance_id, origin):  # routed when the association ends
+                    urgency.note_sent_again(tx, filed.case_id, filed.instance_id)
             else:
                 _record_received(tx, filed, facts, now)
                 if not filed.is_in_burst:  # the first of a study goes at once, the rest together with the next sweep
@@ -141,6 +142,7 @@ class Intake:
         try:
             with self.archive.database.transaction() as tx:
                 cases.note_release(tx, touched, now)
+                scanners.note_image(tx, end.calling_ae_title, end.peer_host, now)
                 for case_id in sorted(touched):
                     enqueue(tx, "route", once=f"route:{case_id}", rank=50, case_id=case_id)
                     enqueue(tx, "release", once=f"release:{case_id}", rank=49, case_id=case_id)

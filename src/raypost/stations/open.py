@@ -8,23 +8,56 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from raypost.archive import arrivals, collected, events, messages, partners, quarantine, transfers
+from raypost.archive import (
+    arrivals,
+    collected,
+    contacts,
+    events,
+    greetings,
+    notes,
+    outbox,
+    partners,
+    quarantine,
+    receipted,
+    transfers,
+)
 from raypost.archive.collected import CollectedMail
 from raypost.archive.database import Transaction
+from raypost.archive.queue import enqueue
 from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
 from raypost.archive.tables import TransferRow
-from raypost.errors import BadInputError, IntegrityError, RaypostError, RemoteProtocolError, SecurityError
+from raypost.errors import (
+    BadInputError,
+    IntegrityError,
+    RaypostError,
+    RemoteProtocolError,
+    SecurityError,
+    UnknownMessageError,
+)
 from raypost.model.audit import EventKind, Level
 from raypost.model.clock import Clock
 from raypost.model.site import Partner
+from raypost.model.transfer import TO_RECEIVER
 from raypost.sandbox.pool import Sandbox
 from raypost.sealing.openpgp import KeyRing
-from raypost.transfer.control import Manifest, Message, Parcel, Receipt, decode
+from raypost.transfer.control import (
+    Announce,
+    Hello,
+    Manifest,
+    Message,
+    Parcel,
+    Receipt,
+)
 from raypost.transfer.limits import Limits
+from raypost.transfer.receiver import ReceiverState
+from raypost.transfer.wire import decode
+
+TransferMessage = Parcel | Manifest | Receipt | notes.NoteMessage
 
 READ_OUTER = "raypost.mail.mime_message:read_outer"
 READ_ENTITY = "raypost.mail.parcels:read_entity"
@@ -82,6 +115,8 @@ class OpenMail:
                     self._note_bounce(mail, outer)
                 case _:
                     raise NotOursError("a mail that is not sealed came to this site's mailbox")
+        except UnknownMessageError as error:
+            self._note_unknown(mail, error)
         except (BadInputError, SecurityError, RemoteProtocolError, IntegrityError) as error:
             self._put_aside(mail, file, error)
             return
@@ -107,22 +142,18 @@ class OpenMail:
 
     def _take(self, mail: CollectedMail, opened: Opened) -> None:
         message = opened.message
-        if isinstance(message, Parcel):
+        if isinstance(message, Hello):
+            self._take_hello(mail, opened.partner, message)
+            return
+        if isinstance(message, Parcel) and not self._is_withdrawn(opened):
             self._store_instances(opened, message)
         now = self.clock.now()
         with self.archive.database.transaction() as tx:
             if not collected.note_done(tx, mail.collected_id, "opened"):
                 return
             transfer = self._transfer(tx, opened)
-            fresh, needless = True, list[str]()
-            match message:
-                case Parcel():
-                    self._finish_slices(tx, transfer, message)
-                    fresh = arrivals.take_parcel(tx, transfer, message, now)
-                case Manifest():
-                    arrivals.take_manifest(tx, transfer, message, now)
-                case Receipt():
-                    needless = arrivals.take_receipt(tx, transfer, message, now)
+            fresh, needless = self._take_in(tx, transfer, message, now)
+            contacts.note_heard(tx, opened.partner.site_id, now)
             if fresh:
                 events.record(
                     tx,
@@ -137,26 +168,50 @@ class OpenMail:
         for name in needless:
             self.archive.spool.discard(name)
 
+    def _take_in(
+        self, tx: Transaction, transfer: TransferRow, message: TransferMessage, now: datetime
+    ) -> tuple[bool, list[str]]:
+        """Take in what a message says; return whether it is new, and which sealed files are not needed any more."""
+        match message:
+            case Parcel():
+                if transfer.state != ReceiverState.WITHDRAWN.value:
+                    self._finish_slices(tx, transfer, message)
+                return arrivals.take_parcel(tx, transfer, message, now), []
+            case Manifest():
+                arrivals.take_manifest(tx, transfer, message, now)
+                return True, []
+            case Receipt():
+                return True, receipted.take_receipt(tx, transfer, message, now)
+            case _:
+                return notes.take(tx, transfer, message, now), []
+
+    def _take_hello(self, mail: CollectedMail, partner: Partner, message: Hello) -> None:
+        now = self.clock.now()
+        with self.archive.database.transaction() as tx:
+            if collected.note_done(tx, mail.collected_id, "opened"):
+                for transfer_id in greetings.take_hello(tx, partner, message, now):
+                    enqueue(tx, "check", once=f"check:{transfer_id}", transfer_id=transfer_id)
+
     def _transfer(self, tx: Transaction, opened: Opened) -> TransferRow:
-        head, message = opened.message.head, opened.message
-        if isinstance(message, Receipt):
+        """Return the transfer a message belongs to, locked: the partner's, or ours of which it speaks."""
+        head, message, now = opened.message.head, opened.message, self.clock.now()
+        if head.kind not in TO_RECEIVER:
             mine = transfers.find_outgoing(tx, head.transfer_key, opened.partner.site_id)
             if mine is None:
-                raise RemoteProtocolError("a receipt for a transfer that this site never sent to that partner")
+                raise RemoteProtocolError("a message about a transfer that this site never sent to that partner")
             return mine
-        transfer = transfers.open_incoming(
-            tx,
-            transfer_key=head.transfer_key,
-            site_id=opened.partner.site_id,
-            study_instance_uid=message.study_instance_uid,
-            supplement=message.supplement,
-            priority=head.priority,
-            is_test=head.is_test,
-            now=self.clock.now(),
-        )
-        if transfer.study_instance_uid != message.study_instance_uid or transfer.is_test != head.is_test:
+        transfer = transfers.open_incoming(tx, head, opened.partner.site_id, now)
+        if transfer.is_test != head.is_test:
             raise RemoteProtocolError("a message says other things of its transfer than an earlier one")
+        if isinstance(message, Announce | Parcel | Manifest):
+            study = message.study_instance_uid
+            transfers.name_study(tx, transfer, study, message.supplement, head.kind, now)
         return transfer
+
+    def _is_withdrawn(self, opened: Opened) -> bool:
+        """Say whether a parcel belongs to a transfer that was recalled: nothing of it is kept then."""
+        with self.archive.database.transaction() as tx:
+            return transfers.is_withdrawn(tx, opened.message.head.transfer_key, opened.partner.site_id)
 
     def _store_instances(self, opened: Opened, parcel: Parcel) -> None:
         """Bring every instance into the blob store under its verified hash; slices into their assembly."""
@@ -193,7 +248,7 @@ class OpenMail:
         """Show a person that a relay could not deliver; receipts decide what is sent again, not an unsigned bounce."""
         now = self.clock.now()
         with self.archive.database.transaction() as tx:
-            found = messages.transfer_of_message_id(tx, str(outer.get("original_message_id") or ""))
+            found = outbox.transfer_of_message_id(tx, str(outer.get("original_message_id") or ""))
             if found is None:
                 raise NotOursError("a bounce for a mail that this site did not send")
             if collected.note_done(tx, mail.collected_id, "opened"):
@@ -203,10 +258,17 @@ class OpenMail:
                     now,
                     EventKind.BOUNCED,
                     level=Level.NOTICE,
-                    transfer=transfers.lock(tx, found[0]),
+                    transfer=None if found[0] is None else transfers.lock(tx, found[0]),
                     relay=mail.relay,
                     said=said[:200],
                 )
+
+    def _note_unknown(self, mail: CollectedMail, error: UnknownMessageError) -> None:
+        """Note a verified message that came after this version: nobody is harmed, nothing is kept from a person."""
+        with self.archive.database.transaction() as tx:
+            if collected.note_done(tx, mail.collected_id, "opened"):
+                kind, now = EventKind.UNKNOWN_MESSAGE, self.clock.now()
+                events.record(tx, now, kind, level=Level.NOTICE, relay=mail.relay, code=error.code, what=error.what)
 
     def _put_aside(self, mail: CollectedMail, file: Path, error: RaypostError) -> None:
         now = self.clock.now()

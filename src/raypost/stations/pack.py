@@ -1,39 +1,61 @@
-"""4 Instances into parcels; wrap in MIME; seal. Manifests and receipts go the same way.
+"""4 Instances into parcels; choose the relay; wrap in MIME; seal. Manifests and receipts go the same way.
 
-A message's content stands in the tables before it is packed: packing is repeated as often as needed, after a crash or
-to send again, and always says what is committed then.
+A message's content stands in the tables before it is packed: packing is repeated as often as needed, after a crash, to
+send again or to go by another relay, and always says what is committed then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 
-import structlog
-
-from raypost.archive import events, messages, partners, relays, transfers
+from raypost.archive import composing, damage, events, moving, outbox, packing, partners, relays, transfers
 from raypost.archive.database import Transaction
-from raypost.archive.keys import new_boundary, new_message_id
-from raypost.archive.messages import PlannedMessage
+from raypost.archive.packing import PlannedMessage
 from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
-from raypost.errors import IntegrityError, LocalProtocolError, NotNowError, SecurityError
-from raypost.mail.mime_message import OuterHeaders, write_message
-from raypost.mail.parcels import EntityItem, payload_size_max, write_entity
+from raypost.archive.tables import TransferRow
+from raypost.errors import IntegrityError, LocalProtocolError, SecurityError
+from raypost.mail.parcel_sizes import instances_size_max
+from raypost.mail.parcels import EntityItem
 from raypost.model.audit import EventKind, Level
 from raypost.model.clock import Clock
 from raypost.model.site import Partner
 from raypost.sealing.openpgp import KeyRing
-from raypost.transfer.control import Manifest, Message, Parcel, encode
+from raypost.stations.envelope import SealedMail, seal_message
+from raypost.transfer.control import Manifest, Message, Parcel, Receipt
 from raypost.transfer.limits import Limits
 from raypost.transfer.pacing import PacingLimits
 
 MESSAGES_PER_JOB_MAX = 10_000
-ENTRY_OVERHEAD_BYTES = 500
-"""Of one instance in a parcel: its line in the control part and the MIME headers of its part."""
+UNROUTABLE_WAIT = timedelta(seconds=30)
+"""What no relay can take is looked at again after so long."""
 
-log = structlog.get_logger("raypost.pack")
+
+@dataclass(frozen=True, slots=True)
+class OwnMailbox:
+    """Our side of one relay.
+
+    Attributes:
+        address: Our mail address there.
+        mail_size_max_bytes: Of a mail, where the relay names no smaller limit.
+    """
+
+    address: str
+    mail_size_max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A message with its way: what is sealed next."""
+
+    planned: PlannedMessage
+    message: Message
+    partner: Partner
+    relay: str
+    sender_address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +63,7 @@ class Pack:
     """Packs and seals what is planned.
 
     Attributes:
-        relay: The relay that mails leave by.
-        mail_size_max_bytes: Of a mail, where the relay names no smaller limit.
+        mailboxes: Ours, by relay.
         on_queued: Is told after a message is committed as ready to be sent.
     """
 
@@ -51,8 +72,7 @@ class Pack:
     clock: Clock
     limits: Limits
     pacing: PacingLimits
-    relay: str
-    mail_size_max_bytes: int
+    mailboxes: Mapping[str, OwnMailbox]
     dispatch_slots: int
     on_queued: Callable[[], None] = lambda: None
 
@@ -71,7 +91,7 @@ class Pack:
                     if not self._pack_next(transfer_id):
                         break
             with self.archive.database.transaction() as tx:
-                is_left = messages.next_planned(tx, transfer_id) is not None
+                is_left = packing.next_planned(tx, transfer_id, self.clock.now()) is not None
 
     def _pack_next(self, transfer_id: int) -> bool:
         now = self.clock.now()
@@ -79,73 +99,92 @@ class Pack:
             transfer = transfers.lock(tx, transfer_id)
             if transfer is None:
                 return False
-            if transfer.direction == "out" and transfer.state in ("streaming", "closed"):
-                messages.plan_parcels(tx, transfer, self.pacing, self._payload_max_bytes(tx), now)
-            planned = messages.next_planned(tx, transfer_id)
+            if transfer.direction == "out" and transfer.state in ("announced", "streaming", "closed"):
+                self._plan_parcels(tx, transfer, now)
+            planned = packing.next_planned(tx, transfer_id, now)
             if planned is None:
                 return False
-            own, partner = partners.own_site(tx), partners.partner_by_id(tx, transfer.partner_id)
-            if partner is None:
-                self._give_up(tx, planned, SecurityError("the partner was removed from the address book"))
-                return True
-            message = messages.compose(tx, planned, sender=own.fingerprint, recipient=partner.fingerprint, now=now)
+            letter = self._write(tx, transfer, planned, now)
+        if letter is None:
+            return True
+        if damaged := damage.damaged_in(self.archive.blobs, letter.message):
+            self._leave_out(planned, damaged)
+            return True
         try:
-            self._seal(planned, message, own, partner)
+            self._seal(letter)
         except (SecurityError, IntegrityError) as error:
             with self.archive.database.transaction() as tx:
                 transfers.lock(tx, transfer_id)
                 self._give_up(tx, planned, error)
         return True
 
-    def _seal(self, planned: PlannedMessage, message: Message, own: Partner, partner: Partner) -> None:
-        spool = self.archive.spool
-        entity, sealed, mail = (spool.new_file(ending) for ending in ("entity", "asc", "eml"))
-        try:
-            self._verify_blobs(message)
-            entity_bytes = write_entity(encode(message), self._items(message), new_boundary(), entity)
-            packed_at = self.clock.now()
-            self.keyring.seal(entity, sealed, own.fingerprint, [partner.fingerprint])
-            message_id = new_message_id(own.address.partition("@")[2])
-            now = self.clock.now()
-            headers = OuterHeaders(
-                sender=own.address,
-                recipient=partner.address,
-                date=now,
-                message_id=message_id,
-                transfer_token=message.head.transfer_key,
-                kind=planned.kind.value,
-                number=planned.number,
-            )
-            size_bytes = write_message(headers, sealed, new_boundary(), mail)
-            name = spool.keep(mail, "sealed")
-        finally:
-            for unfinished in (entity, sealed, mail):
-                unfinished.unlink(missing_ok=True)
+    def _write(self, tx: Transaction, transfer: TransferRow, planned: PlannedMessage, now: datetime) -> _Letter | None:
+        """Choose a message's way and say what it says; None when it does not go, or not now, which is noted then."""
+        own, partner = partners.own_site(tx), partners.partner_by_id(tx, transfer.partner_id)
+        if partner is None:
+            self._give_up(tx, planned, SecurityError("the partner was removed from the address book"))
+            return None
+        relay = moving.relay_for(tx, planned, is_late=transfer.late_at is not None)
+        if relay is None and planned.copy:
+            packing.drop_copy(tx, planned)
+            return None
+        mailbox = self.mailboxes.get(relay) if relay is not None else None
+        if relay is None or mailbox is None:
+            packing.note_unroutable(tx, transfer, now + UNROUTABLE_WAIT)
+            self._tell_stalled(tx, transfer, now, "the partner has no mailbox on any of this site's relays")
+            return None
+        message = composing.compose(tx, planned, sender=own.fingerprint, recipient=partner.fingerprint, now=now)
+        if isinstance(message, Manifest) and not message.instances:
+            self._give_up(tx, planned, IntegrityError("every image of the transfer is damaged on this disk"))
+            return None
+        return _Letter(planned, message, partner, relay, mailbox.address)
+
+    def _seal(self, letter: _Letter) -> None:
+        sealed = seal_message(
+            self.archive,
+            self.keyring,
+            self.clock,
+            letter.message,
+            self._items(letter.message),
+            sender_address=letter.sender_address,
+            recipient_address=letter.partner.address_on(letter.relay),
+        )
         with self.archive.database.transaction() as tx:
-            transfer = transfers.lock(tx, planned.transfer_id)
-            if transfer is None or not messages.note_queued(
-                tx, planned, relay=self.relay, message_file=name, message_id=message_id, size_bytes=size_bytes, now=now
-            ):
-                spool.discard(name)
+            if not self._note_queued(tx, letter, sealed):
+                self.archive.spool.discard(sealed.message_file)
                 return
-            record = partial(
-                events.record,
-                tx,
-                transfer=transfer,
-                message=planned.kind.value,
-                number=planned.number,
-                instances=_instances(message),
-            )
-            record(packed_at, EventKind.PACKED, bytes=entity_bytes)
-            record(now, EventKind.SEALED, bytes=size_bytes)
-            messages.wake_dispatch(tx, self.relay, self.dispatch_slots)
+            outbox.wake_dispatch(tx, letter.relay, self.dispatch_slots)
         self.on_queued()
 
-    def _verify_blobs(self, message: Message) -> None:
-        """Compare every file with its hash before it is sealed (invariant 5)."""
-        if isinstance(message, Parcel):
-            for sha256 in {entry.instance.sha256 for entry in message.entries}:
-                self.archive.blobs.verify(sha256)
+    def _note_queued(self, tx: Transaction, letter: _Letter, sealed: SealedMail) -> bool:
+        planned, now = letter.planned, self.clock.now()
+        transfer = transfers.lock(tx, planned.transfer_id)
+        if transfer is None or not packing.note_queued(
+            tx,
+            planned,
+            relay=letter.relay,
+            message_file=sealed.message_file,
+            message_id=sealed.message_id,
+            size_bytes=sealed.size_bytes,
+            now=now,
+        ):
+            return False
+        kind, number = planned.kind.value, planned.number
+        record = partial(events.record, tx, transfer=transfer, message=kind, number=number)
+        record(sealed.packed_at, EventKind.PACKED, bytes=sealed.entity_bytes, instances=_instances(letter.message))
+        record(now, EventKind.SEALED, bytes=sealed.size_bytes, instances=_instances(letter.message))
+        if planned.attempt > 1 and planned.relay not in ("", letter.relay):
+            record(now, EventKind.MESSAGE_MOVED, relay=letter.relay, before=planned.relay)
+        return True
+
+    def _leave_out(self, planned: PlannedMessage, damaged: frozenset[str]) -> None:
+        """Refuse what is damaged here; the rest of the parcel is planned again."""
+        now = self.clock.now()
+        with self.archive.database.transaction() as tx:
+            transfer = transfers.lock(tx, planned.transfer_id)
+            if transfer is not None:
+                damage.leave_out(tx, transfer, planned.message_row, planned.attempt, damaged, now)
+                rearm(tx, transfer, self.limits, now)
 
     def _items(self, message: Message) -> Sequence[EntityItem]:
         if not isinstance(message, Parcel):
@@ -161,26 +200,32 @@ class Pack:
             for index, entry in enumerate(message.entries, 1)
         ]
 
-    def _payload_max_bytes(self, tx: Transaction) -> int:
-        """Return how many bytes of instances fit into one mail, below the limit the relay announced."""
-        limit_bytes = min(relays.size_max_bytes(tx, self.relay) or self.mail_size_max_bytes, self.mail_size_max_bytes)
-        try:
-            payload_bytes = payload_size_max(limit_bytes)
-        except ValueError as error:
-            raise NotNowError(
-                f"the relay takes mails of {limit_bytes} bytes at most: too small for anything",
-                meaning="Images are safe here and wait.",
-                do="Have the relay's administrator raise its message size limit.",
-            ) from error
-        room = payload_bytes - self.pacing.instances_max * ENTRY_OVERHEAD_BYTES
-        return room if room > 0 else payload_bytes // 2
+    def _plan_parcels(self, tx: Transaction, transfer: TransferRow, now: datetime) -> None:
+        """Plan parcels for the relay by which they will probably go: below its limit, as large as its link carries."""
+        names = [name for name in moving.relay_for_parcels(tx, transfer.partner_id) if name in self.mailboxes]
+        for name in names:
+            limit_bytes = self.mailboxes[name].mail_size_max_bytes
+            limit_bytes = min(relays.size_max_bytes(tx, name) or limit_bytes, limit_bytes)
+            payload_max_bytes = instances_size_max(limit_bytes, self.pacing.instances_max)
+            if payload_max_bytes is not None:
+                rate = relays.rate_bytes_per_s(tx, name)
+                packing.plan_parcels(tx, transfer, self.pacing, payload_max_bytes, now, link_bytes_per_s=rate)
+                return
+        if names:
+            self._tell_stalled(tx, transfer, now, f"{', '.join(names)}: takes only mails too small for any image")
+
+    def _tell_stalled(self, tx: Transaction, transfer: TransferRow, now: datetime, why: str) -> None:
+        """Tell a person, once, that the mails of a transfer have no way; the sweep looks again."""
+        if transfer.told_at is None:
+            transfer.told_at = now
+            events.record(tx, now, EventKind.TRANSFER_STALLED, level=Level.ALARM, transfer=transfer, why=why)
 
     def _give_up(self, tx: Transaction, planned: PlannedMessage, error: SecurityError | IntegrityError) -> None:
         """Note that a message cannot be sealed; a person must mend the certificate and order it again."""
         transfer = transfers.lock(tx, planned.transfer_id)
         if transfer is None:
             raise LocalProtocolError("a message without a transfer")
-        messages.note_unsealable(tx, planned, error.what)
+        packing.note_unsealable(tx, planned, error.what)
         events.record(
             tx,
             self.clock.now(),
@@ -201,5 +246,7 @@ def _instances(message: Message) -> int:
             return len(message.entries)
         case Manifest():
             return len(message.instances)
-        case _:
+        case Receipt():
             return message.instances_filed
+        case _:
+            return 0

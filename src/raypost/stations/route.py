@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from raypost.archive import cases, forwards, partners, rules, search, transfers
+from raypost.archive import cases, damage, dicom_nodes, forwards, partners, rules, search, targets, transfers, urgency
 from raypost.archive.database import Transaction
 from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
 from raypost.archive.tables import CaseRow, InstanceRow, SeriesRow
+from raypost.archive.urgency import Order
 from raypost.errors import UsageError
 from raypost.model.clock import Clock
 from raypost.model.rules import Rule, RuleAction, RuleSubject, fitting
@@ -53,28 +55,56 @@ class Route:
             case = transfers.lock_case(tx, case_id)
             found = cases.unrouted(tx, case_id, BATCH_MAX)
             known, in_force = partners.all_partners(tx), rules.all_rules(tx)
-            nodes = {node.name: node for node in partners.all_nodes(tx)}
+            nodes = {node.name: node for node in dicom_nodes.all_nodes(tx)}
             origin = partners.site_name(tx, case.origin_site_id)
             is_ours = any(one.is_self and one.site_id == case.origin_site_id for one in known)
             chosen: dict[str, tuple[Destination, list[InstanceRow]]] = {}
             sent = transfers.sent_already(tx, case_id, [instance.id for instance, _ in found])
+            lost: set[tuple[str, str]] = set()
             for instance, series in found:
                 instance.routed_at = now
                 if case.is_test:
                     continue
                 subject = self._subject(origin, case, instance, series)
                 for one in destinations(subject, in_force, known) if is_ours else []:
-                    if (instance.id, one.partner.site_id) in sent:
-                        continue
                     before, instances = chosen.get(one.partner.name, (one, []))
                     more_urgent = one if one.priority.rank > before.priority.rank else before
                     chosen[one.partner.name] = (more_urgent, [*instances, instance])
                 for rule in onward(subject, in_force, is_ours=is_ours):
                     if rule.target in nodes:
                         forwards.order(tx, instance.id, nodes[rule.target], now)
+                lost |= lost_targets(subject, in_force, known, set(nodes), is_ours=is_ours)
+            lost |= self._lost_addresses(tx, [instance for instance, _ in found], known) if is_ours else set()
+            targets.tell_of_lost(tx, case, lost, now)
             for destination, instances in chosen.values():
-                self._add(tx, case, destination, instances)
+                self._order(tx, case, destination, instances, sent)
             return len(found)
+
+    def _order(
+        self,
+        tx: Transaction,
+        case: CaseRow,
+        destination: Destination,
+        instances: list[InstanceRow],
+        sent: set[tuple[int, int]],
+    ) -> None:
+        """Send what is new to a partner; what was sent there before becomes more urgent, or is sent again."""
+        site_id, again = destination.partner.site_id, set[int]()
+        if known := {one.id for one in instances if (one.id, site_id) in sent}:
+            order = Order(site_id, destination.priority, destination.ordered_by)
+            again = known - urgency.order_anew(tx, case, order, known, self.limits, self.clock.now())
+        if new := [one for one in instances if one.id not in again]:
+            self._add(tx, case, destination, new)
+
+    def _lost_addresses(
+        self, tx: Transaction, instances: list[InstanceRow], known: list[Partner]
+    ) -> set[tuple[str, str]]:
+        """Return the called AE titles that a partner had which was removed; new associations to it are turned away."""
+        called = {one.called_ae_title for one in instances if one.called_ae_title}
+        gone = {
+            title: targets.retired_partner_titled(tx, title) for title in called if not addressed_partner(title, known)
+        }
+        return {(f"ae:{title}", name) for title, name in gone.items() if name is not None}
 
     def _subject(self, origin: str, case: CaseRow, instance: InstanceRow, series: SeriesRow) -> RuleSubject:
         return RuleSubject(
@@ -99,7 +129,9 @@ class Route:
                 ordered_by=destination.ordered_by,
                 now=now,
             )
-            transfers.add_items(tx, transfer, instances[begin : begin + BATCH_MAX], now)
+            batch = instances[begin : begin + BATCH_MAX]
+            transfers.add_items(tx, transfer, batch, now)
+            damage.put_back(tx, transfer, now, {one.id for one in batch})  # whoever sends it again may have mended it
             rearm(tx, transfer, self.limits, now)
             transfer_key = transfer.transfer_key
         return transfer_key
@@ -121,7 +153,7 @@ class Route:
         """Send instances of one case because a person ordered it; return the transfer's key.
 
         Raises:
-            UsageError: No such partner, or nothing to send.
+            UsageError: No such partner, this site itself (but for a test transfer), or nothing to send.
         """
         now = self.clock.now()
         if not instance_ids:
@@ -129,6 +161,8 @@ class Route:
         with self.archive.database.transaction() as tx:
             case = transfers.lock_case(tx, case_id)
             partner = partners.partner_named(tx, partner_name)
+            if partner.is_self and not case.is_test:
+                raise UsageError(f"{partner_name} is this site itself", do="`raypost partner list` shows the partners.")
             cases.note_release(tx, [case_id], now)  # nothing more is to come
             destination = Destination(partner, priority, f"person:{who}")
             return self._add(tx, case, destination, cases.instances_by_id(tx, instance_ids))
@@ -158,3 +192,18 @@ def onward(subject: RuleSubject, in_force: list[Rule], *, is_ours: bool) -> list
     so that nothing goes back to where it came from by surprise.
     """
     return [rule for rule in fitting(in_force, subject, RuleAction.FORWARD) if rule.origin or not is_ours]
+
+
+def lost_targets(
+    subject: RuleSubject, in_force: list[Rule], known: list[Partner], nodes: Collection[str], *, is_ours: bool
+) -> set[tuple[str, str]]:
+    """Return what fitting rules name and is not there any more: pairs of (rule:KEY, name).
+
+    Args:
+        nodes: Names of the DICOM nodes in force.
+    """
+    sites = {one.name for one in known if not one.is_self}
+    sending = fitting(in_force, subject, RuleAction.SEND) if is_ours else []
+    lost = [rule for rule in sending if rule.target not in sites]
+    lost += [rule for rule in onward(subject, in_force, is_ours=is_ours) if rule.target not in nodes]
+    return {(f"rule:{rule.rule_key}", rule.target) for rule in lost}

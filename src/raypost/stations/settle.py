@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from raypost.archive import collected, forwards, messages, overdue, transfers
+from raypost.archive import collected, forwards, greetings, outbox, overdue, packing, relays, transfers
 from raypost.archive.queue import enqueue
 from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
@@ -41,16 +41,20 @@ class Settle:
                 return
             for transfer_id in overdue.due_transfers(tx, now, SWEEP_MAX):
                 enqueue(tx, "check", once=f"check:{transfer_id}", rank=60, transfer_id=transfer_id)
-            for relay in messages.due_relays(tx, now):
-                messages.wake_dispatch(tx, relay, self.dispatch_slots)
-            for transfer_id in messages.stale_planned(tx, now):
+            for relay in outbox.due_relays(tx, now):
+                outbox.wake_dispatch(tx, relay, self.dispatch_slots)
+            for relay in relays.due_relays(tx, now):
+                outbox.wake_dispatch(tx, relay, self.dispatch_slots)
+            for transfer_id in packing.stale_planned(tx, now):
                 enqueue(tx, "pack", once=f"pack:{transfer_id}", transfer_id=transfer_id)
-            for collected_id in collected.due_mails(tx, now, SWEEP_MAX):
-                enqueue(tx, "open", once=f"open:{collected_id}", collected_id=collected_id)
+            for collected_id, rank in collected.due_mails(tx, now, SWEEP_MAX):
+                enqueue(tx, "open", once=f"open:{collected_id}", rank=rank, collected_id=collected_id)
             for node_id in forwards.due_nodes(tx, now):
                 enqueue(tx, "forward", once=f"forward:{node_id}", node_id=node_id)
             for case_id in overdue.cases_unrouted(tx, SWEEP_MAX):
                 enqueue(tx, "route", once=f"route:{case_id}", unless_running=True, case_id=case_id)
+            for site_id in greetings.due_partners(tx, now):
+                enqueue(tx, "greet", once=f"greet:{site_id}", site_id=site_id)
             for message_row in overdue.parcels_unfiled_since(tx, now - timedelta(seconds=60), SWEEP_MAX):
                 enqueue(tx, "file", once=f"file:{message_row}", message_row=message_row)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raypost.model.manifest import ManifestEntry, ParcelEntry
@@ -16,6 +17,8 @@ class PacingLimits:
         parcel_min_bytes: A later parcel waits for so much, or for `parcel_wait_s`.
         parcel_max_bytes: No parcel is larger, whatever the relay allows.
         growth: Each parcel may be so many times larger than the one before.
+        parcel_link_s: What the link carries in so many seconds is as large as a parcel gets: nothing urgent waits
+            longer behind it.
         in_hand_max: So many parcels of a transfer are packed ahead of the relay.
         instances_max: So many instances in one parcel.
     """
@@ -25,6 +28,7 @@ class PacingLimits:
     parcel_max_bytes: int = 6_000_000
     parcel_wait_s: float = 1.0
     growth: int = 3
+    parcel_link_s: float = 5.0
     in_hand_max: int = 2
     instances_max: int = 500
 
@@ -42,10 +46,23 @@ class Waiting:
         return self.instance.size_bytes - self.offset_bytes
 
 
-def parcel_size_max(parcels_before: int, limits: PacingLimits, relay_payload_max_bytes: int) -> int:
-    """Return how many payload bytes parcel number `parcels_before` + 1 may hold."""
+def parcel_size_max(
+    parcels_before: int,
+    limits: PacingLimits,
+    relay_payload_max_bytes: int,
+    link_bytes_per_s: float | None = None,
+) -> int:
+    """Return how many payload bytes parcel number `parcels_before` + 1 may hold.
+
+    Args:
+        link_bytes_per_s: What the link to the relay was measured to carry; None before it was.
+    """
     grown = limits.first_parcel_max_bytes * int(limits.growth ** min(parcels_before, 12))
-    return max(1, min(grown, limits.parcel_max_bytes, relay_payload_max_bytes))
+    sizes = [grown, limits.parcel_max_bytes, relay_payload_max_bytes]
+    if link_bytes_per_s is not None:  # armour makes four bytes of three
+        carried = int(link_bytes_per_s * limits.parcel_link_s * 3 / 4)
+        sizes.append(max(limits.first_parcel_max_bytes, carried))
+    return max(1, min(sizes))
 
 
 def parcel_goes_now(
@@ -66,6 +83,32 @@ def parcel_goes_now(
     if in_hand:
         return False
     return waiting_bytes >= limits.parcel_min_bytes or oldest_wait_s >= limits.parcel_wait_s
+
+
+def cut_smaller(entries: Sequence[ParcelEntry], size_max_bytes: int) -> tuple[list[ParcelEntry], list[Waiting]]:
+    """Cut a parcel that a relay found too large: it keeps its number and what fits, the rest is to be packed anew.
+
+    It keeps its number so that no number is missing at the receiver, which would ask for it in vain.
+
+    Args:
+        size_max_bytes: Payload that fits now.
+
+    Returns:
+        What the parcel carries from now on, and what waits again.
+    """
+    kept: list[ParcelEntry] = []
+    rest: list[Waiting] = []
+    room = size_max_bytes
+    for one in entries:
+        if not rest and one.length_bytes <= room:
+            kept.append(one)
+            room -= one.length_bytes
+        elif not kept:
+            kept.append(ParcelEntry(one.instance, one.offset_bytes, max(1, min(one.length_bytes, room))))
+            rest.append(Waiting(one.instance, one.offset_bytes + kept[0].length_bytes))
+        else:
+            rest.append(Waiting(one.instance, one.offset_bytes))
+    return kept, [one for one in rest if one.rest_bytes]
 
 
 def fill_parcel(waiting: list[Waiting], size_max_bytes: int, instances_max: int) -> list[ParcelEntry]:

@@ -1,19 +1,27 @@
-"""One incoming transfer: arriving, complete, incomplete; when a receipt is due and what it asks for."""
+"""One incoming transfer: expected, arriving, complete; or incomplete, redirected, withdrawn; when a receipt is due.
+
+Everything that changes the state stands in this file, and in the table if it can.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from raypost.errors import LocalProtocolError
+from raypost.model.transfer import Priority
+from raypost.transfer.notes import Note, NoteLimits, note_due_s
 
 
 class ReceiverState(Enum):
     """Where an incoming transfer is."""
 
+    EXPECTED = "expected"
     ARRIVING = "arriving"
     COMPLETE = "complete"
     INCOMPLETE = "incomplete"
+    REDIRECTED = "redirected"
+    WITHDRAWN = "withdrawn"
 
 
 class ReceiverEvent(Enum):
@@ -22,15 +30,34 @@ class ReceiverEvent(Enum):
     ALL_FILED = "all filed"
     MORE_CAME = "more came"
     WENT_SILENT = "went silent"
+    REDIRECTED = "redirected"
+    RECALLED = "recalled"
 
 
 TRANSITIONS: dict[tuple[ReceiverState, ReceiverEvent], ReceiverState] = {
+    (ReceiverState.EXPECTED, ReceiverEvent.MORE_CAME): ReceiverState.ARRIVING,
+    (ReceiverState.EXPECTED, ReceiverEvent.WENT_SILENT): ReceiverState.INCOMPLETE,
+    (ReceiverState.EXPECTED, ReceiverEvent.REDIRECTED): ReceiverState.REDIRECTED,
+    (ReceiverState.EXPECTED, ReceiverEvent.RECALLED): ReceiverState.WITHDRAWN,
     (ReceiverState.ARRIVING, ReceiverEvent.ALL_FILED): ReceiverState.COMPLETE,
     (ReceiverState.ARRIVING, ReceiverEvent.MORE_CAME): ReceiverState.ARRIVING,
     (ReceiverState.ARRIVING, ReceiverEvent.WENT_SILENT): ReceiverState.INCOMPLETE,
+    (ReceiverState.ARRIVING, ReceiverEvent.REDIRECTED): ReceiverState.REDIRECTED,
+    (ReceiverState.ARRIVING, ReceiverEvent.RECALLED): ReceiverState.WITHDRAWN,
     (ReceiverState.INCOMPLETE, ReceiverEvent.ALL_FILED): ReceiverState.COMPLETE,
     (ReceiverState.INCOMPLETE, ReceiverEvent.MORE_CAME): ReceiverState.ARRIVING,
+    (ReceiverState.INCOMPLETE, ReceiverEvent.REDIRECTED): ReceiverState.REDIRECTED,
+    (ReceiverState.INCOMPLETE, ReceiverEvent.RECALLED): ReceiverState.WITHDRAWN,
     (ReceiverState.COMPLETE, ReceiverEvent.MORE_CAME): ReceiverState.COMPLETE,  # a double: answered, never filed twice
+    (ReceiverState.COMPLETE, ReceiverEvent.REDIRECTED): ReceiverState.COMPLETE,
+    (ReceiverState.COMPLETE, ReceiverEvent.RECALLED): ReceiverState.WITHDRAWN,
+    (ReceiverState.REDIRECTED, ReceiverEvent.MORE_CAME): ReceiverState.REDIRECTED,  # filed all the same
+    (ReceiverState.REDIRECTED, ReceiverEvent.ALL_FILED): ReceiverState.COMPLETE,
+    (ReceiverState.REDIRECTED, ReceiverEvent.REDIRECTED): ReceiverState.REDIRECTED,
+    (ReceiverState.REDIRECTED, ReceiverEvent.RECALLED): ReceiverState.WITHDRAWN,
+    (ReceiverState.WITHDRAWN, ReceiverEvent.MORE_CAME): ReceiverState.WITHDRAWN,  # dropped and answered
+    (ReceiverState.WITHDRAWN, ReceiverEvent.REDIRECTED): ReceiverState.WITHDRAWN,
+    (ReceiverState.WITHDRAWN, ReceiverEvent.RECALLED): ReceiverState.WITHDRAWN,
 }
 
 
@@ -52,14 +79,22 @@ class ReceiverLimits:
 
     Attributes:
         receipt_interval_s: While images arrive, and for doubled parcels, at most one receipt in so long.
-        quiet_s: Nothing came for so long and something is missing: ask for it; doubled with each reminder.
+        gap_wait_s: A parcel that others overtook is asked for after so long.
+        quiet_emergency_s: Nothing came for so long and something is missing: ask for it; doubled with each reminder.
+        quiet_s: The same for what is not an emergency.
         reminders_max: So often it is asked for before a person is told.
+        announced_only_s: Images were announced and none came for so long: a person is told.
     """
 
-    receipt_interval_s: float = 10.0
+    receipt_interval_s: float = 5.0
+    gap_wait_s: float = 10.0
+    quiet_emergency_s: float = 15.0
     quiet_s: float = 30.0
     quiet_max_s: float = 600.0
-    reminders_max: int = 6
+    reminders_max: int = 12
+    announced_only_s: float = 120.0
+    safety_net_s: float = 60.0
+    notes: NoteLimits = NoteLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,54 +102,121 @@ class ReceiverFacts:
     """All that the next step depends on. Instants are POSIX seconds.
 
     Attributes:
+        seed: Of jitter: the transfer's key.
         is_all_filed: The manifest is here and everything it names is filed or refused.
-        in_hand: Parcels verified but not filed yet.
-        news: Parcels filed, or doubled, since the last receipt.
+        in_hand: Parcels verified but not filed yet, and those that lie in our mailboxes.
+        news: Messages that came, parcels filed or doubled, since the last receipt.
+        has_first_filed: A parcel is filed and no receipt named one yet.
+        gap_since_s: When the first parcel arrived that overtook a missing one; None: nothing is missing in between.
+        opened_s: When the first message of the transfer came.
         last_arrival_s: When the latest parcel or manifest was verified.
         last_receipt_s: When the last receipt was written; None before the first.
         reminders: Receipts in a row that asked and brought nothing.
+        is_told: A person was told that something is missing.
+        notes: Small messages of ours that the relay took and the sender did not hear.
+        doubles: How many of the news had come before: the receipts that named them may be lost on their way.
     """
 
     state: ReceiverState
+    seed: str
+    priority: Priority
     is_all_filed: bool
     in_hand: int
     news: int
+    has_first_filed: bool
+    gap_since_s: float | None
+    opened_s: float
     last_arrival_s: float
     last_receipt_s: float | None
     reminders: int
+    is_told: bool = False
+    notes: tuple[Note, ...] = ()
+    doubles: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiverStep:
-    """What to do next; `is_reminder` says that the receipt asks for what is missing after a quiet spell."""
+    """What to do next.
+
+    Attributes:
+        asks: The receipt names what is missing.
+        is_reminder: It is written because nothing came, not because something did.
+        by_all: It goes by every relay of the sender's, as the one it would go by may swallow it.
+        tell: A person must be told that images were announced and none came.
+        repeat_notes: Small messages whose time has come once more (`notes.note_due_s`).
+    """
 
     event: ReceiverEvent | None = None
     due_s: float | None = None
     write_receipt: bool = False
+    asks: bool = False
     is_reminder: bool = False
+    by_all: bool = False
+    tell: bool = False
+    repeat_notes: bool = False
 
 
 def next_step(facts: ReceiverFacts, limits: ReceiverLimits, now_s: float) -> ReceiverStep:
     """Decide what an incoming transfer waits for. Every path through the stations ends here."""
-    may_write_s = 0.0 if facts.last_receipt_s is None else facts.last_receipt_s + limits.receipt_interval_s
-    if facts.state is ReceiverState.COMPLETE:
-        if not facts.news:
-            return ReceiverStep()
-        return ReceiverStep(write_receipt=True) if now_s >= may_write_s else ReceiverStep(due_s=may_write_s)
-    if facts.is_all_filed:
-        return ReceiverStep(ReceiverEvent.ALL_FILED, write_receipt=True)
-    if facts.state is ReceiverState.INCOMPLETE:
+    if facts.state in (ReceiverState.COMPLETE, ReceiverState.WITHDRAWN):
+        step = _answer(facts, limits, now_s)
+    elif facts.is_all_filed and facts.state is not ReceiverState.EXPECTED:
+        step = ReceiverStep(ReceiverEvent.ALL_FILED, write_receipt=True)
+    elif facts.state in (ReceiverState.INCOMPLETE, ReceiverState.REDIRECTED):
+        step = _answer(facts, limits, now_s)
+    else:
+        step = _arriving(facts, limits, now_s)
+    if step.write_receipt and facts.doubles:
+        step = replace(step, by_all=True)
+    due = [at_s for note in facts.notes if (at_s := note_due_s(note, facts.seed, limits.notes)) is not None]
+    if not due:
+        return step
+    if now_s >= min(due):
+        return replace(step, repeat_notes=True, due_s=_earlier(step.due_s, now_s + limits.safety_net_s))
+    return replace(step, due_s=_earlier(step.due_s, min(due)))
+
+
+def _answer(facts: ReceiverFacts, limits: ReceiverLimits, now_s: float) -> ReceiverStep:
+    """Answer what comes to a transfer that waits for nothing: within bounds."""
+    if not facts.news:
         return ReceiverStep()
-    quiet_s = min(limits.quiet_s * 2 ** min(facts.reminders, 16), limits.quiet_max_s)
+    may_write_s = _may_write_s(facts, limits)
+    return ReceiverStep(write_receipt=True) if now_s >= may_write_s else ReceiverStep(due_s=may_write_s)
+
+
+def _arriving(facts: ReceiverFacts, limits: ReceiverLimits, now_s: float) -> ReceiverStep:
+    first_s = limits.quiet_emergency_s if facts.priority is Priority.EMERGENCY else limits.quiet_s
+    quiet_s = min(first_s * 2.0 ** min(facts.reminders, 16), limits.quiet_max_s)
     asks_s = max(facts.last_arrival_s, facts.last_receipt_s or 0.0) + quiet_s
+    may_write_s = _may_write_s(facts, limits)
+    gap_s = None if facts.gap_since_s is None else max(facts.gap_since_s + limits.gap_wait_s, may_write_s)
+    has_gap = gap_s is not None and now_s >= gap_s
+    if facts.state is ReceiverState.EXPECTED and not facts.is_told and not facts.in_hand:
+        tells_s = facts.opened_s + limits.announced_only_s
+        if now_s >= tells_s:
+            return ReceiverStep(due_s=now_s + limits.receipt_interval_s, tell=True)
+    else:
+        tells_s = None
+    if facts.has_first_filed or (facts.news and now_s >= may_write_s) or has_gap:
+        return ReceiverStep(due_s=_earliest(now_s + quiet_s, tells_s), write_receipt=True, asks=has_gap)
     if facts.news:
-        if now_s >= may_write_s:
-            return ReceiverStep(due_s=now_s + quiet_s, write_receipt=True)
-        return ReceiverStep(due_s=min(may_write_s, asks_s) if asks_s > now_s else may_write_s)
+        return ReceiverStep(due_s=_earliest(may_write_s, tells_s))
     if facts.in_hand:  # what is here and not filed yet is not asked for
-        return ReceiverStep(due_s=max(asks_s, now_s + limits.quiet_s))
+        return ReceiverStep(due_s=max(asks_s, now_s + limits.quiet_emergency_s))
     if now_s < asks_s:
-        return ReceiverStep(due_s=asks_s)
+        return ReceiverStep(due_s=_earliest(asks_s, gap_s, tells_s))
     if facts.reminders >= limits.reminders_max:
         return ReceiverStep(ReceiverEvent.WENT_SILENT)
-    return ReceiverStep(due_s=now_s + quiet_s, write_receipt=True, is_reminder=True)
+    return ReceiverStep(due_s=_earliest(now_s + quiet_s, tells_s), write_receipt=True, asks=True, is_reminder=True)
+
+
+def _may_write_s(facts: ReceiverFacts, limits: ReceiverLimits) -> float:
+    return 0.0 if facts.last_receipt_s is None else facts.last_receipt_s + limits.receipt_interval_s
+
+
+def _earlier(one_s: float | None, other_s: float) -> float:
+    return other_s if one_s is None else min(one_s, other_s)
+
+
+def _earliest(first_s: float, *others_s: float | None) -> float:
+    return min([first_s, *(one_s for one_s in others_s if one_s is not None)])

@@ -78,20 +78,6 @@ def test_a_message_arrives_byte_for_byte_and_is_deleted(bench, tmp_path):
         assert mailbox.list_messages() == []
 
 
-def test_control_messages_come_before_parcels_and_small_before_large(bench, tmp_path):
-    with SmtpSession(bench.smtp()) as session:
-        for number, kind, size in (
-            (1, "parcel", 90_000),
-            (2, "parcel", 5000),
-            (3, "receipt", 20_000),
-            (4, "announce", 60_000),
-        ):
-            assert isinstance(session.submit(BETA, make_mail(tmp_path, number, kind, size)), Accepted)
-    with ImapMailbox(bench.imap()) as mailbox:
-        listed = wait_for_messages(mailbox, 4)
-    assert [one.token.number for one in listed] == [4, 3, 2, 1]
-
-
 def test_what_is_too_large_is_said_before_the_upload(bench, tmp_path):
     large = tmp_path / "large"
     large.write_bytes(b"From: x\r\n\r\n" + (b"y" * 70 + b"\r\n") * 80_000)
@@ -137,6 +123,7 @@ def test_a_message_expunged_elsewhere_is_none(bench, tmp_path):
         session.submit(BETA, make_mail(tmp_path))
         [listed] = wait_for_messages(mailbox)
         empty(bench)
+        mailbox.look()  # until it told of it, a relay may still give the message (RFC 9051, 7.5.1)
         assert mailbox.fetch(listed.imap_uid, tmp_path / "x", PLENTY_BYTES) is None
         assert mailbox.fetch(999_999, tmp_path / "x", PLENTY_BYTES) is None
         mailbox.delete([listed.imap_uid, 999_999])
@@ -186,19 +173,6 @@ def test_without_idle_and_uidplus_it_polls_and_expunges(bench, tmp_path, monkeyp
         assert mailbox.wait(10) is True
         mailbox.delete([one.imap_uid for one in wait_for_messages(mailbox)])
         assert mailbox.list_messages() == []
-
-
-def test_a_full_mailbox_lists_the_oldest_and_the_newest_only(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr("raypost.mail.imap.LISTED_OLDEST_MAX", 3)
-    monkeypatch.setattr("raypost.mail.imap.LISTED_NEWEST_MAX", 2)
-    with SmtpSession(bench.smtp()) as session, ImapMailbox(bench.imap()) as mailbox:
-        for number in range(1, 8):
-            session.submit(BETA, make_mail(tmp_path, number))
-            deadline = time.monotonic() + 10
-            while mailbox._select() < number and time.monotonic() < deadline:
-                mailbox.wait(1)
-        assert sorted(one.token.number for one in mailbox.list_messages()) == [1, 2, 3, 6, 7]
-        assert sorted(one.token.number for one in mailbox.list_messages(skip_count=3)) == [4, 5, 6, 7]
 
 
 def test_certificates_that_are_not_in_order_are_named(bench, tmp_path):

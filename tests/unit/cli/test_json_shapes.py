@@ -23,7 +23,7 @@ from raypost.errors import BadInputError
 from raypost.lab.sample_studies import tiny_ct, write_study
 from raypost.node.demo_network import DemoNetwork
 from raypost.node.site import opened_site
-from raypost.node.worker_process import MailBell, make_pack
+from raypost.node.worker_process import MailBell, declare_relays, make_pack
 from raypost.sealing.certificates import CardAddress, SiteCard, write_card
 from raypost.sealing.openpgp import KeyRing
 from raypost.settings import load
@@ -108,11 +108,13 @@ def _fill(desk: Desk) -> None:
     check_shape("partner add", desk.ask("partner", "add", card, "--fingerprint", fingerprint))
     write_study(tiny_ct(datetime.now(UTC), seed=7), desk.folder / "ct")
     (desk.folder / "ct" / "notes.txt").write_text("not DICOM")
-    sent = desk.ask("send", desk.folder / "ct", "--to", "ludwigshafen")
+    sent = desk.ask("send", desk.folder / "ct", "--to", "ludwigshafen", exit_code=1)  # a file was left out
+    check_shape("error", {"error": sent.pop("error")})
     check_shape("send", sent)
     with opened_site(load(desk.config)) as site:
         with site.archive.database.transaction() as tx:
             transfer_id = search.transfer_by_key(tx, sent["transfers"][0]["transfer_key"]).id
+        declare_relays(site)
         make_pack(site, MailBell(threading.Event())).pack(transfer_id)
     with opened_site(load(desk.config)) as site, site.archive.database.transaction() as tx:
         file = site.archive.spool.new_file("dcm")

@@ -21,7 +21,7 @@ from raypost.dicom import examine as examine_module
 from raypost.dicom import jobs
 from raypost.dicom.examine import examine, native, pixel_digests
 from raypost.errors import BadInputError, SandboxCrashError
-from raypost.model.study import InstanceFacts
+from raypost.model.study import ENCODED_MARK, TEXT_LENGTH_MAX, TEXT_LENGTHS_MAX, InstanceFacts
 from raypost.sandbox.pool import Sandbox, SandboxLimits
 
 
@@ -137,9 +137,60 @@ def test_preamble_is_zeroed_in_what_is_kept_and_the_rest_is_not_touched():
 
 def test_undecodable_pixels_are_not_taken_for_equal():
     one, other = facts(make(data=bytes(100))), facts(make(data=bytes(99) + b"\1"))
-    assert one.pixel_sha256 == other.pixel_sha256 == ""
-    assert one.content_sha256 != other.content_sha256
-    assert facts(make(data=bytes(100), syntax=IMPLICIT)).content_sha256 == one.content_sha256
+    assert one.pixel_sha256.startswith(ENCODED_MARK) and other.pixel_sha256.startswith(ENCODED_MARK)
+    assert one.pixel_sha256 != other.pixel_sha256 and one.content_sha256 != other.content_sha256
+    implicit = facts(make(data=bytes(100), syntax=IMPLICIT))
+    assert (implicit.pixel_sha256, implicit.content_sha256) == (one.pixel_sha256, one.content_sha256)
+    assert facts(make(data=bytes(100), PatientID="P2")).pixel_sha256 == one.pixel_sha256
+
+
+def test_content_hashes_are_those_of_the_archives_that_exist():
+    """Instances of earlier releases are recognised by them; they never change."""
+    kinds = {
+        "decoded": make(),
+        "undecodable": make(data=bytes(100)),
+        "with loss": encapsulated([b"jpeg1"], JPEG_BASELINE),
+        "no pixels": without_pixels(),
+    }
+    assert {kind: facts(raw).content_sha256[:16] for kind, raw in kinds.items()} == {
+        "decoded": "cf1782c8690b197e",
+        "undecodable": "13e6b6393e55301d",
+        "with loss": "3493062a8c0a5520",
+        "no pixels": "6937654e65e86ae4",
+    }
+
+
+@pytest.mark.parametrize(
+    "pixel_sha256", ["encoded:", "encoded:0", "other:" + "0" * 64, "0" * 63, "encoded:" * 2 + "0" * 64]
+)
+def test_a_pixel_hash_has_one_of_two_forms(pixel_sha256):
+    good = facts(make()).as_json()
+    assert InstanceFacts.from_json({**good, "pixel_sha256": ENCODED_MARK + "0" * 64})
+    with pytest.raises(BadInputError, match="pixel_sha256"):
+        InstanceFacts.from_json({**good, "pixel_sha256": pixel_sha256})
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "name", "expected"),
+    [
+        ("ConvolutionKernel", "H31s ", "convolution_kernel", "H31s"),
+        ("ConvolutionKernel", ["Hr38f", "3"], "convolution_kernel", "Hr38f\\3"),
+        ("ContrastBolusAgent", "Iomeprol 400 mg/ml, Gefäß ", "contrast_agent", "Iomeprol 400 mg/ml, Gefäß"),
+    ],
+)
+def test_how_a_series_was_made(keyword, value, name, expected):
+    assert getattr(facts(make()), name) == ""
+    assert getattr(facts(make(**{keyword: value})), name) == expected
+
+
+def test_texts_are_bounded_by_their_kind():
+    raw = make(ConvolutionKernel=["K" * 16] * 300, ContrastBolusAgent="Ä" * 5000, SeriesDescription="x" * 5000)
+    found = facts(raw)
+    assert found.convolution_kernel == ("K" * 16 + "\\") * 3 + "K" * 13
+    assert found.contrast_agent == "Ä" * TEXT_LENGTHS_MAX["contrast_agent"]
+    assert len(found.series_description) == TEXT_LENGTH_MAX
+    direct = InstanceFacts.from_json({**found.as_json(), "contrast_agent": "y" * 5000})
+    assert len(direct.contrast_agent) == TEXT_LENGTHS_MAX["contrast_agent"]
 
 
 def test_lossy_pixels_count_by_their_bytes():

@@ -6,6 +6,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 import tracemalloc
 from datetime import UTC, datetime
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from raypost.errors import LocalProtocolError, LoginRefusedError, SecurityError, UnreachableError, UsageError
 from raypost.mail.smtp import (
     Accepted,
+    BrokenOff,
     Deferred,
     Refused,
     SmtpAccount,
@@ -25,9 +27,19 @@ from raypost.mail.smtp import (
     relay_error,
     stuffed_chunks,
 )
-from raypost.mail.smtp_replies import REPLIES, Stage, Verdict, enhanced_code, judge, retry_after_s
+from raypost.mail.smtp_replies import (
+    BOUNCES,
+    REPLIES,
+    Stage,
+    Verdict,
+    enhanced_code,
+    judge,
+    judge_bounce,
+    retry_after_s,
+)
 from raypost.mail.tls import CERTIFICATE_FAULTS, client_context, connection_error
 from raypost.relay.certificates import make_test_authority
+from raypost.transfer.refusals import Remedy
 
 EHLO = "250-test\r\n250-SIZE 1000000\r\n250-8BITMIME\r\n250 AUTH PLAIN LOGIN"
 HAPPY = {
@@ -94,12 +106,18 @@ class ScriptedServer:
             reply = self._replies.get(verb, "500 what")
             if reply is None:
                 return
+            if reply == "silence":
+                lines.readline()
+                return
             connection.sendall(reply.encode() + b"\r\n")
             if verb == "DATA" and reply.startswith("354"):
                 if not self._receive(connection, lines):
                     return
 
     def _receive(self, connection, lines):
+        if self._replies.get("cut") == "silence":
+            time.sleep(5)
+            return False
         if self._replies.get("cut"):
             lines.read(self._replies["cut"])
             return False
@@ -166,19 +184,26 @@ def test_eight_bit_bytes_are_announced_and_need_the_extension(submit, tmp_path):
         ({"RCPT": "450 4.2.0 Greylisted for 300 seconds"}, Deferred(450, "4.2.0 Greylisted for 300 seconds", 300.0)),
         ({"RCPT": "450 4.1.2 Domain not found"}, Deferred(450, "4.1.2 Domain not found", None)),
         ({"MAIL": "421 4.3.2 going down"}, Deferred(421, "4.3.2 going down", None)),
-        ({"RCPT": "552 5.2.2 Mailbox is full"}, Deferred(552, "5.2.2 Mailbox is full", None)),
-        ({"RCPT": "422 mailbox full"}, Deferred(422, "mailbox full", None)),
+        ({"RCPT": "552 5.2.2 Mailbox is full"}, Deferred(552, "5.2.2 Mailbox is full", None, Remedy.OTHER_RELAY)),
+        ({"RCPT": "422 mailbox full"}, Deferred(422, "mailbox full", None, Remedy.OTHER_RELAY)),
         ({".": "550 5.5.0 milter"}, Deferred(550, "5.5.0 milter", None)),
-        ({".": "452 4.3.1 no space"}, Deferred(452, "4.3.1 no space", None)),
+        ({".": "452 4.3.1 no space"}, Deferred(452, "4.3.1 no space", None, Remedy.OTHER_RELAY)),
+        ({".": "552 over quota"}, Deferred(552, "over quota", None, Remedy.OTHER_RELAY)),
+        ({".": "552 action aborted"}, Deferred(552, "action aborted", None, Remedy.OTHER_RELAY)),
+        ({"EHLO": EHLO.replace("1000000", "0"), ".": "552 action aborted"}, TooLarge(None, "action aborted")),
         ({"MAIL": "552 5.3.4 too big"}, TooLarge(1_000_000, "5.3.4 too big")),
         ({".": "552 Error: Too much mail data"}, TooLarge(1_000_000, "Error: Too much mail data")),
-        ({"RCPT": "550 5.1.1 unknown"}, Refused(550, "5.1.1", "5.1.1 unknown")),
+        ({"RCPT": "550 5.1.1 unknown"}, Refused(550, "5.1.1", "5.1.1 unknown", Remedy.OTHER_RELAY)),
+        ({"RCPT": "550 no such user"}, Refused(550, "", "no such user", Remedy.OTHER_RELAY)),
         ({"RCPT": "553 5.7.1 not owned"}, Refused(553, "5.7.1", "5.7.1 not owned")),
         ({"DATA": "554 no"}, Refused(554, "", "no")),
         ({".": "554 5.6.0 content\x1b[31m"}, Refused(554, "5.6.0", "5.6.0 content?[31m")),
         ({".": None}, Unknown),
         ({".": "silence"}, Unknown),
         ({".": "354 what"}, Unknown),
+        ({"RCPT": None}, BrokenOff),
+        ({"DATA": None}, BrokenOff),
+        ({"DATA": "250 what"}, BrokenOff),
     ],
     ids=str,
 )
@@ -199,22 +224,69 @@ def test_after_a_refusal_the_session_goes_on(submit, tmp_path):
     assert server.commands.count("RSET") == 2
 
 
-def test_a_cut_in_the_middle_is_unreachable_and_nothing_was_delivered(submit, tmp_path):
+def test_a_cut_in_the_middle_is_told_apart_from_a_reply_that_is_missing(submit, tmp_path):
     large = tmp_path / "large"
     large.write_bytes(b"From: a\r\n\r\n" + (b"x" * 70 + b"\r\n") * 600_000)
     ehlo = {"EHLO": EHLO.replace("1000000", "0")}
-    with pytest.raises(UnreachableError, match="in the middle"):
-        submit({**ehlo, "cut": 1000}, message=large)
+    outcome, _ = submit({**ehlo, "cut": 1000}, message=large)
+    assert isinstance(outcome, BrokenOff) and "in the middle" in outcome.text
 
 
 def test_a_connection_lost_between_commands_is_unreachable(submit, tmp_path):
     with pytest.raises(UnreachableError):
-        submit({"RCPT": None})
+        submit({"MAIL": None})
     server = ScriptedServer(tmp_path, {".": None})
     with SmtpSession(server.account()) as session:
         assert isinstance(session.submit("b@x.test", submit.mail), Unknown)
+        assert not session.is_open
         with pytest.raises(UnreachableError):
             session.submit("b@x.test", submit.mail)
+
+
+@pytest.mark.parametrize(
+    ("replies", "size_bytes", "expected"),
+    [
+        ({".": "silence"}, 100, Unknown),
+        ({"RCPT": "silence"}, 100, BrokenOff),
+        ({"cut": "silence"}, 40_000_000, BrokenOff),
+    ],
+    ids=["last reply", "command", "content"],
+)
+def test_a_relay_that_falls_silent_is_given_up_when_the_caller_wants(submit, tmp_path, replies, size_bytes, expected):
+    mail = tmp_path / "m"
+    mail.write_bytes(b"From: a\r\n\r\n" + (b"x" * 70 + b"\r\n") * (size_bytes // 72))
+    server = ScriptedServer(tmp_path, {"EHLO": EHLO.replace("1000000", "0"), **replies})
+    asked = []
+
+    def on_stall():
+        asked.append(True)
+        return len(asked) == 2
+
+    with SmtpSession(server.account(timeout_s=30.0, stall_timeout_s=0.3), on_stall) as session:
+        begin = time.monotonic()
+        assert isinstance(session.submit("b@x.test", mail), expected)
+    assert len(asked) == 2 and 0.5 < time.monotonic() - begin < 10
+
+
+def test_a_slow_link_is_no_silence(submit, tmp_path):
+    """What the kernel still has on its way is progress, also after the last byte was written."""
+    mail = tmp_path / "m"
+    mail.write_bytes(b"From: a\r\n\r\n" + (b"x" * 70 + b"\r\n") * 60_000)
+    server = ScriptedServer(tmp_path, {"EHLO": EHLO.replace("1000000", "0")})
+
+    def slowly(connection, lines):
+        end = b""
+        while not end.endswith(b"\r\n.\r\n"):
+            end = (end + lines.read1(1 << 16))[-5:]
+            time.sleep(0.02)
+        connection.sendall(b"250 ok\r\n")
+        return True
+
+    server._receive = slowly
+    asked = []
+    with SmtpSession(server.account(timeout_s=30.0, stall_timeout_s=0.5), lambda: bool(asked.append(1))) as session:
+        outcome = session.submit("b@x.test", mail)
+    assert isinstance(outcome, Accepted) and outcome.content_s > 0.5 and not asked
 
 
 def test_nothing_is_said_in_clear_when_starttls_is_stripped(submit, tmp_path):
@@ -315,22 +387,63 @@ def test_memory_stays_flat(submit, tmp_path):
 
 
 def test_every_row_of_the_table_decides_something():
-    codes = [f"{code}" for code in (250, 421, 422, 450, 452, 500, 550, 552, 554)]
-    enhanced = ["", "4.1.2 ", "5.2.2 ", "5.3.1 ", "5.5.0 ", "5.3.4 ", "5.2.3 ", "5.7.1 "]
-    deciding = set()
-    for code in codes:
-        for text in enhanced:
-            for stage in Stage:
-                for row in REPLIES:
-                    if (
-                        re.fullmatch(row.reply_code, code)
-                        and (row.enhanced is None or re.fullmatch(row.enhanced, text.strip()))
-                        and (row.stages is None or stage in row.stages)
-                    ):
-                        deciding.add(row)
-                        assert judge(int(code), text, stage) is row.verdict
-                        break
-    assert deciding == set(REPLIES) and all(row.source for row in REPLIES)
+    texts = [
+        "",
+        "quota",
+        "too big",
+        "4.1.2 x",
+        "4.2.2 x",
+        "5.1.1 x",
+        "5.2.2 x",
+        "5.3.1 x",
+        "5.5.0 x",
+        "5.3.4 x",
+        "5.7.1 x",
+    ]
+    deciding = {
+        judge(code, text, stage, within_limit=within_limit)
+        for code in (250, 421, 422, 450, 452, 500, 550, 551, 552, 554)
+        for text in texts
+        for stage in Stage
+        for within_limit in (False, True)
+    } - {None}
+    assert deciding == set(REPLIES)
+    assert all(row.source and (row.remedy is None) is (row.verdict is Verdict.ACCEPTED) for row in REPLIES)
+    assert {row.remedy for row in REPLIES} == {None, *Remedy}
+
+
+@pytest.mark.parametrize(
+    ("action", "enhanced", "diagnostic", "remedy"),
+    [
+        ("delayed", "4.4.1", "connection refused", None),
+        ("delivered", "2.1.5", "", None),
+        ("failed", "5.2.2", "552 5.2.2 Quota exceeded", Remedy.OTHER_RELAY),
+        ("failed", "5.3.4", "message size exceeds limit", Remedy.CUT_SMALLER),
+        ("failed", "5.2.3", "", Remedy.CUT_SMALLER),
+        ("failed", "4.4.7", "delivery time expired", Remedy.OTHER_RELAY),
+        ("failed", "5.1.1", "user unknown", Remedy.OTHER_RELAY),
+        ("failed", "5.4.6", "loop", Remedy.OTHER_RELAY),
+        ("failed", "5.7.1", "policy", Remedy.PERSON),
+        ("failed", "5.6.0", "virus", Remedy.PERSON),
+        ("failed", "4.5.1", "", Remedy.OTHER_RELAY),
+        ("failed", "5.0.0", "552 mailbox is full", Remedy.OTHER_RELAY),
+        ("failed", "", "552 message too large", Remedy.CUT_SMALLER),
+        ("failed", "5.0.0", "no", Remedy.PERSON),
+        ("", "", "", None),
+        ("failed", "2.0.0", "", None),
+    ],
+)
+def test_bounces(action, enhanced, diagnostic, remedy):
+    row = judge_bounce(action, enhanced, diagnostic)
+    assert (row.remedy if row else None) is remedy
+
+
+def test_every_row_for_bounces_decides_something():
+    statuses = ["", "2.0.0", "5.0.0", *(f"{a}.{b}.{c}" for a in (4, 5) for b in range(8) for c in range(9))]
+    texts = ("", "quota", "too big")
+    tried = [(a, e, d) for a in ("", "failed", "delayed", "relayed") for e in statuses for d in texts]
+    assert {judge_bounce(*one) for one in tried} - {None} == set(BOUNCES)
+    assert all(row.source for row in BOUNCES) and judge_bounce("", "", "") is None
 
 
 def test_parts_of_a_reply():
@@ -345,7 +458,7 @@ def test_parts_of_a_reply():
         86_400.0,
     )
     assert judge(250, "", Stage.MAIL) is None and judge(354, "", Stage.END) is None
-    assert judge(250, "", Stage.END) is Verdict.ACCEPTED
+    assert judge(250, "", Stage.END).verdict is Verdict.ACCEPTED
     assert relay_error(Refused(550, "5.1.1", "unknown")).peer_code == 550
 
 

@@ -120,7 +120,7 @@ def test_data_in_odd_pieces_and_dots(tmp_path):
 
     accepted, mails = asyncio.run(run())
     assert mails == [b".\r\nA: b\r\n\r\n.x\r\n\r\n.\r\n", b""]
-    assert accepted == [(len(mail), "alpha@raypost.test", "beta@raypost.test") for mail in mails]
+    assert accepted == [(len(mail), "alpha@raypost.test", "beta@raypost.test", 1) for mail in mails]
 
 
 def test_the_authority_and_its_certificate(tmp_path):
@@ -179,6 +179,7 @@ def test_as_a_process_it_tells_what_happens_and_ends(tmp_path, ending):
             "accepted_bytes": 8,
             "from": "alpha@raypost.test",
             "to": "beta@raypost.test",
+            "copies": 1,
         }
     finally:
         process.send_signal(signal.SIGTERM if ending == "signal" else signal.SIGKILL)

@@ -11,7 +11,8 @@ from raypost.mail.mime_message import OuterHeaders, write_message
 from raypost.mail.parcels import EntityItem, write_entity
 from raypost.model.manifest import ManifestEntry, ParcelEntry
 from raypost.model.transfer import MessageKind, Priority
-from raypost.transfer.control import Head, Manifest, Parcel, Receipt, encode
+from raypost.transfer.control import Head, Manifest, Parcel, Receipt
+from raypost.transfer.wire import encode
 
 SPAM = b"From: a@b.example\r\nTo: ludwigshafen@raypost.test\r\nSubject: win\r\n\r\nClick here\r\n"
 

@@ -163,15 +163,16 @@ def test_slices_survive_loss_and_doubling(neustadt, ludwigshafen, postman, head)
 
 
 def test_a_parcel_the_relay_finds_too_large_goes_in_smaller_ones(neustadt, ludwigshafen, postman, head) -> None:
-    from raypost.archive import messages, relays, transfers
+    from raypost.archive import outbox, relays, transfers
 
     send_head(neustadt, head)
     neustadt.work()
+    postman._accept(neustadt, postman._claim(neustadt))  # the announcement
     with neustadt.archive.database.transaction() as tx:
-        message = messages.claim(tx, "main", "test", neustadt.clock.now())
+        message = outbox.claim(tx, "main", "test", neustadt.clock.now())
         transfer = transfers.lock(tx, message.transfer_id)
         relays.note_size_limit(tx, "main", 60_000, neustadt.clock.now())
-        assert messages.note_too_large(tx, message, "test", neustadt.clock.now())
+        assert outbox.note_too_large(tx, message, "test", neustadt.clock.now(), 20_000)
         rearm(tx, transfer, neustadt.limits, neustadt.clock.now())
     neustadt.archive.spool.discard(message.message_file)
     postman.run()
@@ -235,7 +236,8 @@ def test_a_damaged_blob_is_not_sent(neustadt, postman, head) -> None:
     blob.chmod(0o600)
     blob.write_bytes(b"x" + blob.read_bytes()[1:])
     postman.run()
-    assert neustadt.scalar("select state from rp_message where kind = 'parcel'") == "refused"
+    assert neustadt.scalar("select state from rp_transfer_item") == "refused"
+    assert not postman.carried
     assert neustadt.scalar("select count(*) from rp_event where level = 'alarm'") >= 1
 
 

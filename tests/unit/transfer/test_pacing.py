@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypost.model.manifest import ManifestEntry
+from raypost.model.manifest import ManifestEntry, ParcelEntry
 from raypost.transfer.pacing import PacingLimits, Waiting, fill_parcel, parcel_goes_now, parcel_size_max
 
 LIMITS = PacingLimits()
@@ -32,12 +32,55 @@ def test_everything_is_packed_once_and_in_order(sizes, size_max, instances_max) 
     assert sum(packed.values()) == sum(sizes)
 
 
-@given(st.integers(0, 30), st.integers(1, 10**8))
-def test_sizes_grow_and_never_pass_a_limit(before, relay_max) -> None:
-    size = parcel_size_max(before, LIMITS, relay_max)
-    assert size <= min(LIMITS.parcel_max_bytes, relay_max)
-    assert size >= min(parcel_size_max(max(0, before - 1), LIMITS, relay_max), size)
-    assert parcel_size_max(0, LIMITS, relay_max) == min(LIMITS.first_parcel_max_bytes, relay_max)
+def test_a_begun_instance_goes_alone_and_the_rest_of_it_is_cut() -> None:
+    begun, other = Waiting(entry(1, 100), 40), Waiting(entry(2, 5))
+    assert fill_parcel([begun, other], 50, 10) == [ParcelEntry(begun.instance, 40, 50)]
+    assert fill_parcel([begun, other], 500, 10) == [ParcelEntry(begun.instance, 40, 60)]
+    assert fill_parcel([other, Waiting(entry(3, 100))], 50, 10) == [ParcelEntry(other.instance, 0, 5)], "cut only alone"
+    assert fill_parcel([], 50, 10) == []
+
+
+LINKS = st.none() | st.floats(0, 10**10)
+
+
+@given(st.integers(0, 30), st.integers(1, 10**8), LINKS)
+def test_a_parcel_is_never_larger_than_the_link_carries_in_a_few_seconds(before, relay_max, link) -> None:
+    """An emergency that comes waits behind at most one parcel; four bytes leave for three of payload."""
+    size = parcel_size_max(before, LIMITS, relay_max, link)
+    assert 1 <= size <= min(LIMITS.parcel_max_bytes, relay_max)
+    if link is not None and size > LIMITS.first_parcel_max_bytes:
+        assert size * 4 / 3 <= link * LIMITS.parcel_link_s + 2
+    if link:
+        assert size <= parcel_size_max(before, LIMITS, relay_max, link * 2)
+    assert size <= parcel_size_max(before + 1, LIMITS, relay_max, link)
+    assert size <= parcel_size_max(before, LIMITS, relay_max), "a measured link never makes it larger"
+
+
+def test_sizes_of_a_stroke_study_on_a_thin_and_on_a_wide_link() -> None:
+    megabit = 125_000.0
+    assert [parcel_size_max(n, LIMITS, 10**8) for n in range(4)] == [400_000, 1_200_000, 3_600_000, 6_000_000]
+    assert [parcel_size_max(n, LIMITS, 10**8, 2 * megabit) for n in range(3)] == [400_000, 937_500, 937_500]
+    assert parcel_size_max(5, LIMITS, 10**8, 100 * megabit) == 6_000_000
+    assert parcel_size_max(5, LIMITS, 10**8, 0.1 * megabit) == 400_000, "smaller ones would only cost more mails"
+    assert parcel_size_max(0, LIMITS, 1_000) == 1_000
+
+
+@given(
+    waiting_bytes=st.integers(0, 10**7),
+    oldest_wait_s=st.floats(0, 100),
+    parcels_before=st.integers(0, 5),
+    in_hand=st.integers(0, 4),
+    is_closed=st.booleans(),
+    size_max_bytes=st.integers(1, 10**7),
+)
+def test_nothing_waits_for_ever_and_nothing_piles_up(**facts) -> None:
+    go = parcel_goes_now(limits=LIMITS, **facts)
+    if not facts["waiting_bytes"] or facts["in_hand"] >= LIMITS.in_hand_max:
+        assert not go
+    elif not facts["in_hand"] and facts["oldest_wait_s"] >= LIMITS.parcel_wait_s:
+        assert go
+    if go and facts["waiting_bytes"]:
+        assert parcel_goes_now(limits=LIMITS, **facts | {"is_closed": True}), "the end of a study never holds back"
 
 
 def goes(**words) -> bool:

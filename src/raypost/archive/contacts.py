@@ -1,0 +1,67 @@
+"""What is known of each partner: signs of life, clock, round trip, what it understands."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from raypost.archive.database import Transaction
+from raypost.archive.tables import ContactRow
+
+ROUND_TRIP_WEIGHT = 0.25
+HEARD_EVERY = timedelta(seconds=5)
+
+
+def row_of(tx: Transaction, site_id: int) -> ContactRow:
+    """Return the row of a partner, locked; made when it is new."""
+    made: dict[str, Any] = {"site_id": site_id, "state": "unknown", "hellos_written": 0, "heard_number": 0}
+    tx.execute(insert(ContactRow).values(**made, capabilities={}).on_conflict_do_nothing())
+    return tx.get_one(ContactRow, site_id, with_for_update={"key_share": True})
+
+
+def kinds_known(tx: Transaction, site_id: int) -> tuple[str, ...] | None:
+    """Return which kinds of messages a partner said it understands; None while it said nothing."""
+    found = tx.scalar(sa.select(ContactRow.capabilities).where(ContactRow.site_id == site_id))
+    kinds = found.get("kinds") if found else None
+    return None if kinds is None else tuple(kinds)
+
+
+def round_trip_s(tx: Transaction, site_id: int) -> float | None:
+    """Return the smoothed time from "the relay took it" to the receipt that names it; None before the first."""
+    return tx.scalar(sa.select(ContactRow.round_trip_s).where(ContactRow.site_id == site_id))
+
+
+def note_round_trip(tx: Transaction, site_id: int, seconds: float) -> None:
+    """Take in one measured round trip."""
+    row = row_of(tx, site_id)
+    before = row.round_trip_s
+    row.round_trip_s = seconds if before is None else before + ROUND_TRIP_WEIGHT * (seconds - before)
+
+
+def clock_of(tx: Transaction, site_id: int | None) -> tuple[float | None, float | None]:
+    """Return (offset, uncertainty) of a partner's clock in seconds, as measured last."""
+    row = tx.execute(
+        sa.select(ContactRow.clock_offset_s, ContactRow.clock_uncertainty_s).where(ContactRow.site_id == site_id)
+    ).first()
+    return (row[0], row[1]) if row else (None, None)
+
+
+def note_heard(tx: Transaction, site_id: int, now: datetime) -> None:
+    """Note that something signed by a partner was verified: as good a sign of life as a hello.
+
+    At most once in a few seconds, so that the parcels of a study do not queue for one row.
+    """
+    row_missing = tx.get(ContactRow, site_id) is None
+    if row_missing:
+        row_of(tx, site_id)
+    tx.execute(
+        sa.update(ContactRow)
+        .where(
+            ContactRow.site_id == site_id,
+            sa.or_(ContactRow.heard_at.is_(None), ContactRow.heard_at < now - HEARD_EVERY),
+        )
+        .values(heard_at=now)
+    )

@@ -1,0 +1,163 @@
+"""Sent in error: what is not filed is dropped, what is filed is hidden, never erased; the answer says what was done."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from raypost.archive import events, openings, planning
+from raypost.archive.database import Transaction
+from raypost.archive.tables import (
+    CaseRow,
+    DicomNodeRow,
+    ForwardRow,
+    InstanceRow,
+    MessageRow,
+    TransferItemRow,
+    TransferRow,
+)
+from raypost.errors import UsageError
+from raypost.model.audit import EventKind, Level
+from raypost.model.transfer import MessageKind
+from raypost.transfer import receiver, sender
+from raypost.transfer.control import Recall, Recalled
+from raypost.transfer.receiver import ReceiverEvent, ReceiverState
+from raypost.transfer.sender import SenderEvent, SenderState
+
+
+def recall(tx: Transaction, transfer: TransferRow, now: datetime, *, who: str, why: str) -> list[str]:
+    """Take a transfer back, at its sender; before anything arrived this withdraws the announcement.
+
+    The row is to be rearmed by the caller.
+
+    Returns:
+        Names of sealed files in the spool, to be discarded after the commit.
+
+    Raises:
+        UsageError: It is an incoming transfer, or was recalled before.
+    """
+    if transfer.direction != "out":
+        raise UsageError("only the sender can recall a transfer")
+    if not why.strip():
+        raise UsageError("a recall needs a reason: it is what the people at the other side read")
+    state = SenderState(transfer.state)
+    if state is SenderState.RECALLED:
+        raise UsageError("the transfer was recalled before")
+    transfer.state = sender.fire(state, SenderEvent.RECALLED).value
+    transfer.why, transfer.finished_at = why, now
+    needless = planning.cancel(tx, transfer)
+    planning.cancel(tx, transfer, (MessageKind.ANNOUNCE.value,))
+    planning.add_note(tx, transfer, MessageKind.RECALL, now, {"who": who, "why": why})
+    openings.release(tx, transfer)
+    events.record(tx, now, EventKind.TRANSFER_RECALLED, level=Level.NOTICE, transfer=transfer, who=who)
+    return needless
+
+
+def take_recall(tx: Transaction, transfer: TransferRow, message: Recall, now: datetime) -> None:
+    """Honour a recall, at the receiver: hide what is filed, drop what still comes, answer."""
+    transfer.state = receiver.fire(ReceiverState(transfer.state), ReceiverEvent.RECALLED).value
+    transfer.why, transfer.finished_at = message.why, now
+    tx.execute(
+        sa.update(MessageRow)
+        .where(MessageRow.transfer_id == transfer.id, MessageRow.direction == "in", MessageRow.state == "verified")
+        .values(state="replaced")
+    )
+    tx.flush()
+    forwarded_to = _forwarded_to(tx, transfer)
+    hidden = _hide(tx, transfer, message.why, now)
+    who = openings.opened_by(tx, transfer.case_id) if transfer.case_id is not None else []
+    events.record(
+        tx,
+        now,
+        EventKind.RECALL_HONOURED,
+        level=Level.ALARM if who or forwarded_to else Level.NOTICE,
+        transfer=transfer,
+        instances=hidden,
+        opened=len(who),
+        forwarded_to=", ".join(forwarded_to),
+    )
+    said = {"instances_filed": hidden, "opened_by": who, "forwarded_to": forwarded_to, "at": now.isoformat()}
+    planning.add_note(tx, transfer, MessageKind.RECALLED, now, said)
+
+
+def show_again(tx: Transaction, case_id: int, instance_ids: list[int]) -> None:
+    """Show what was recalled once and was sent anew now."""
+    shown = tx.execute(
+        sa.update(InstanceRow)
+        .where(InstanceRow.id.in_(instance_ids), InstanceRow.standing == "withdrawn")
+        .values(standing="current")
+        .returning(InstanceRow.id)
+    ).all()
+    if shown:
+        case = tx.get_one(CaseRow, case_id, with_for_update={"key_share": True})
+        case.hidden_at, case.hidden_because = None, ""
+
+
+def take_answer(tx: Transaction, transfer: TransferRow, message: Recalled, now: datetime) -> None:
+    """Note, at the sender, what became of the images until the recall arrived."""
+    events.record(
+        tx,
+        now,
+        EventKind.RECALL_ANSWERED,
+        level=Level.ALARM if message.opened_by or message.forwarded_to else Level.NOTICE,
+        transfer=transfer,
+        instances=message.instances_filed,
+        opened_by=", ".join(message.opened_by),
+        forwarded_to=", ".join(message.forwarded_to),
+    )
+    openings.answer(tx, transfer, now)
+
+
+def _mine(transfer: TransferRow) -> sa.Select[int | None]:
+    """Return the instances that came by this transfer and by no other that is still good."""
+    other = orm.aliased(TransferItemRow)
+    elsewhere = (
+        sa.select(other.instance_id)
+        .join(TransferRow, TransferRow.id == other.transfer_id)
+        .where(
+            TransferRow.case_id == transfer.case_id,
+            TransferRow.id != transfer.id,
+            TransferRow.state != ReceiverState.WITHDRAWN.value,
+            other.instance_id.is_not(None),
+        )
+    )
+    return sa.select(TransferItemRow.instance_id).where(
+        TransferItemRow.transfer_id == transfer.id,
+        TransferItemRow.instance_id.is_not(None),
+        TransferItemRow.instance_id.not_in(elsewhere),
+    )
+
+
+def _hide(tx: Transaction, transfer: TransferRow, why: str, now: datetime) -> int:
+    """Hide what came by the transfer alone; the case, when nothing of it is left. Waiting forwards are given up."""
+    if transfer.case_id is None:
+        return 0
+    instances = list(tx.scalars(_mine(transfer)))
+    tx.execute(sa.update(InstanceRow).where(InstanceRow.id.in_(instances)).values(standing="withdrawn"))
+    tx.execute(
+        sa.update(ForwardRow)
+        .where(ForwardRow.instance_id.in_(instances), ForwardRow.state == "waiting")
+        .values(state="refused", due=None, said="recalled by its sender")
+    )
+    case = tx.get_one(CaseRow, transfer.case_id, with_for_update={"key_share": True})
+    left = tx.scalar(
+        sa.select(sa.func.count()).where(InstanceRow.case_id == case.id, InstanceRow.standing != "withdrawn")
+    )
+    if not left:
+        case.hidden_at, case.hidden_because = now, why
+    return len(instances)
+
+
+def _forwarded_to(tx: Transaction, transfer: TransferRow) -> list[str]:
+    if transfer.case_id is None:
+        return []
+    query = (
+        sa.select(DicomNodeRow.name)
+        .join(ForwardRow, ForwardRow.node_id == DicomNodeRow.id)
+        .where(ForwardRow.instance_id.in_(_mine(transfer)), ForwardRow.state == "sent")
+        .distinct()
+        .order_by(DicomNodeRow.name)
+    )
+    return list(tx.scalars(query))

@@ -1,0 +1,238 @@
+"""What a receipt changes: parcels confirmed, small messages heard, things asked for again, delivered (invariant 3)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from raypost.archive import contacts, damage, events, planning, relays
+from raypost.archive.database import Transaction
+from raypost.archive.planning import NOTE_WORDS, OUT
+from raypost.archive.tables import MessageRow, TransferItemRow, TransferRow
+from raypost.model.audit import EventKind, Level
+from raypost.model.transfer import MessageKind, MessageState
+from raypost.transfer import receipts
+from raypost.transfer.control import Numbers, Receipt
+from raypost.transfer.receipts import ReceiptNews
+from raypost.transfer.sender import SenderEvent, SenderState, fire
+
+UNFILED = tuple(sorted(state.value for state in receipts.UNFILED))
+UNSENT = ("planned", "queued", "accepted", "refused")
+
+
+def note_known(tx: Transaction, transfer: TransferRow, kind: MessageKind, number: int, now: datetime) -> bool:
+    """Write down that a message of the other side came; False when it came before (invariant 10)."""
+    added = tx.execute(
+        insert(MessageRow)
+        .values(
+            transfer_id=transfer.id,
+            partner_id=transfer.partner_id,
+            direction="in",
+            kind=kind.value,
+            number=number,
+            state="filed",
+            planned_at=now,
+            filed_at=now,
+        )
+        .on_conflict_do_nothing()
+        .returning(MessageRow.id)
+    ).first()
+    return added is not None
+
+
+def take_receipt(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: datetime) -> list[str]:
+    """Take in what the partner says it has. Only a final receipt naming every instance by hash means delivered.
+
+    Returns:
+        Names of sealed files in the spool that need not be sent any more, to be discarded after the commit.
+    """
+    if not note_known(tx, transfer, MessageKind.RECEIPT, receipt.head.number, now):
+        events.record(tx, now, EventKind.DUPLICATE, transfer=transfer, number=receipt.head.number, message="receipt")
+        return []
+    news = receipts.read_receipt(receipt, parcels=_parcels(tx, transfer), notes=_notes(tx, transfer))
+    needless = _confirm(tx, transfer, news, now)
+    note_heard(tx, transfer, _by_kind(news), now)
+    if news.is_progress:
+        transfer.patience_from, transfer.rounds, transfer.progress_at = now, 0, now
+        transfer.told_at, transfer.switches = None, 0
+    transfer.last_receipt_at, transfer.receipts = now, max(transfer.receipts, receipt.head.number)
+    transfer.instances_there = max(transfer.instances_there, receipt.instances_filed)
+    _note_times(transfer, receipt, now)
+    events.record(
+        tx,
+        now,
+        EventKind.RECEIPTED,
+        transfer=transfer,
+        number=receipt.head.number,
+        parcels=len(receipt.parcels_filed),
+        instances=receipt.instances_filed,
+        is_final=receipt.is_final,
+        refused=len(receipt.refused),
+    )
+    if receipt.is_final and receipt.head.number > transfer.receipts_floor:
+        _take_final(tx, transfer, receipt, now)
+    elif news.ask_again:
+        _send_asked(tx, transfer, news, now)
+    return needless
+
+
+def _parcels(tx: Transaction, transfer: TransferRow) -> dict[int, MessageState]:
+    rows = tx.execute(
+        sa.select(MessageRow.number, MessageRow.state)
+        .where(MessageRow.transfer_id == transfer.id, OUT, MessageRow.kind == "parcel")
+        .with_for_update(key_share=True)
+    )
+    return {number: MessageState(state) for number, state in rows}
+
+
+def _notes(tx: Transaction, transfer: TransferRow) -> dict[tuple[MessageKind, int], MessageState]:
+    rows = tx.execute(
+        sa.select(MessageRow.kind, MessageRow.number, MessageRow.state).where(
+            MessageRow.transfer_id == transfer.id, OUT, MessageRow.kind.in_(NOTE_WORDS)
+        )
+    )
+    return {(MessageKind(kind), number): MessageState(state) for kind, number, state in rows}
+
+
+def _confirm(tx: Transaction, transfer: TransferRow, news: ReceiptNews, now: datetime) -> list[str]:
+    """Note what is filed at the partner, copies included; learn how long that took and by which relay."""
+    if not news.confirmed:
+        return []
+    chosen = sa.and_(
+        MessageRow.transfer_id == transfer.id,
+        MessageRow.direction == "out",
+        MessageRow.kind == "parcel",
+        MessageRow.number.in_(news.confirmed),
+        MessageRow.state.in_(UNSENT),
+    )
+    rows = tx.execute(
+        sa.select(
+            MessageRow.number,
+            MessageRow.copy,
+            MessageRow.relay,
+            MessageRow.accepted_at,
+            MessageRow.attempt,
+            MessageRow.message_file,
+        ).where(chosen)
+    ).all()
+    by_number: dict[int, set[str]] = {}
+    for row in rows:
+        if row.accepted_at is not None:
+            by_number.setdefault(row.number, set()).add(row.relay)
+        if row.accepted_at is not None and row.copy == 0 and row.attempt == 1:
+            contacts.note_round_trip(tx, transfer.partner_id, (now - row.accepted_at).total_seconds())
+    for name in sorted({name for names in by_number.values() if len(names) == 1 for name in names} - {""}):
+        relays.proved(tx, name, now)
+    tx.execute(
+        sa.update(MessageRow)
+        .where(chosen)
+        .values(state="filed", filed_at=now, due=None, message_file="")
+        .execution_options(synchronize_session="fetch")
+    )
+    return [row.message_file for row in rows if row.message_file]
+
+
+def _by_kind(news: ReceiptNews) -> Numbers:
+    found: dict[MessageKind, set[int]] = {}
+    for kind, number in news.heard:
+        found.setdefault(kind, set()).add(number)
+    return {kind: frozenset(numbers) for kind, numbers in found.items()}
+
+
+def note_heard(tx: Transaction, transfer: TransferRow, heard: Numbers, now: datetime) -> None:
+    """Note which of our small messages the other side heard: they are not repeated any more."""
+    for kind, numbers in heard.items():
+        tx.execute(
+            sa.update(MessageRow)
+            .where(
+                MessageRow.transfer_id == transfer.id,
+                MessageRow.direction == "out",
+                MessageRow.kind == kind.value,
+                MessageRow.number.in_(numbers),
+                MessageRow.state.in_(UNSENT),
+            )
+            .values(state="filed", filed_at=now, due=None, message_file="")
+            .execution_options(synchronize_session="fetch")
+        )
+
+
+def _note_times(transfer: TransferRow, receipt: Receipt, now: datetime) -> None:
+    times = dict(transfer.partner_times or {})
+    for name in ("first_arrival_at", "last_filed_at"):
+        if (at := getattr(receipt, name)) is not None:
+            times[name] = at.isoformat()
+    times["receipt_written_at"], times["receipt_heard_at"] = receipt.head.written_at.isoformat(), now.isoformat()
+    transfer.partner_times = times
+
+
+def _send_asked(tx: Transaction, transfer: TransferRow, news: ReceiptNews, now: datetime) -> None:
+    """Send what the partner asks for; what was delivered or given up begins anew: the partner lost something."""
+    state = SenderState(transfer.state)
+    if state in (SenderState.DELIVERED, SenderState.UNCONFIRMED):
+        transfer.state, transfer.finished_at = fire(state, SenderEvent.ORDERED_AGAIN).value, None
+        transfer.rounds, transfer.progress_at, transfer.patience_from = 0, now, now
+        transfer.receipts_floor = transfer.receipts
+    elif state in (SenderState.REROUTED, SenderState.RECALLED):
+        return
+    count = planning.send_again(tx, transfer, now, numbers=news.ask_again, states=("accepted", "filed"))
+    if count:
+        events.record(
+            tx,
+            now,
+            EventKind.SENT_AGAIN,
+            level=Level.NOTICE,
+            transfer=transfer,
+            messages=count,
+            why="asked for by the partner",
+        )
+
+
+def _take_final(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: datetime) -> None:
+    state = SenderState(transfer.state)
+    items = {
+        item.sha256: item
+        for item in tx.scalars(sa.select(TransferItemRow).where(TransferItemRow.transfer_id == transfer.id))
+    }
+    verdict = receipts.judge_final(receipt, frozenset(items))
+    for sha256 in verdict.filed:
+        items[sha256].state = "filed"
+    for sha256 in verdict.refused:
+        items[sha256].state = "refused"
+    if state in (SenderState.ANNOUNCED, SenderState.STREAMING):
+        return  # a receipt cannot close what is still open; the manifest will be answered
+    if verdict.is_delivered:
+        _deliver(tx, transfer, state, len(items), now)
+    elif state is SenderState.CLOSED and verdict.unnamed <= (left_out := damage.left_out(items)):
+        transfer.state, transfer.finished_at = fire(state, SenderEvent.GAVE_UP).value, now
+        transfer.told_at = now
+        events.record(
+            tx,
+            now,
+            EventKind.TRANSFER_UNCONFIRMED,
+            level=Level.ALARM,
+            transfer=transfer,
+            refused_by_partner=len(verdict.refused),
+            left_out=len(left_out),
+        )
+
+
+def _deliver(tx: Transaction, transfer: TransferRow, state: SenderState, instances: int, now: datetime) -> None:
+    tx.execute(
+        sa.update(MessageRow)
+        .where(
+            MessageRow.transfer_id == transfer.id,
+            MessageRow.direction == "out",
+            MessageRow.kind.in_(("parcel", "manifest")),
+            MessageRow.state != "replaced",
+        )
+        .values(state="filed", filed_at=now, due=None, message_file="")
+    )
+    after = fire(state, SenderEvent.RECEIPT_COMPLETE)
+    if after is SenderState.DELIVERED and state is not SenderState.DELIVERED:
+        transfer.finished_at = now
+        events.record(tx, now, EventKind.TRANSFER_DELIVERED, transfer=transfer, instances=instances)
+    elif after in (SenderState.REROUTED, SenderState.RECALLED):
+        events.record(tx, now, EventKind.LATE_RECEIPT, level=Level.NOTICE, transfer=transfer, instances=instances)
+    transfer.state = after.value

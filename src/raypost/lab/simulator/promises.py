@@ -1,0 +1,107 @@
+"""What the product promises, watched while a seed is played and when it is over (ARCHITECTURE.md, Invariants)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from raypost.lab.simulator.network import Network
+from raypost.lab.simulator.office import Office
+from raypost.lab.simulator.rows import Incoming, MessageRow, Outgoing
+from raypost.lab.simulator.studies import Study
+from raypost.model.transfer import MessageKind
+from raypost.transfer.receiver import ReceiverState
+from raypost.transfer.sender import OPEN, SenderState
+
+ATTEMPTS_MAX = 40
+"""No message is sent more often, whatever happens."""
+RECEIPTS_BASE = 40
+WAITING_IN = frozenset({ReceiverState.EXPECTED, ReceiverState.ARRIVING})
+
+
+class BrokenPromiseError(Exception):
+    """A seed in which the product did not keep what it promises."""
+
+
+class Promises:
+    """Watches a network."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.told: set[str] = set()
+        self.mails_in: dict[str, int] = {}
+
+    def hear(self, site: Office, what: str, row: Outgoing | Incoming) -> None:
+        """Look at an event that just happened."""
+        if what == "told" and isinstance(row, Outgoing):
+            self.told.add(row.transfer_key)
+        elif what == "delivered" and isinstance(row, Outgoing):
+            self._check_delivered(site.name, row)
+        elif what == "filed" and isinstance(row, Incoming):
+            twice = [one for one in row.items if site.ledger.archive.get((row.partner, one), 0) > 1]
+            self._need(not twice, f"{len(twice)} instances were filed twice at {site.name}")
+        elif isinstance(row, Incoming):
+            self.mails_in[row.transfer_key] = self.mails_in.get(row.transfer_key, 0) + 1
+
+    def check_due(self, site: Office, row: Outgoing | Incoming) -> None:
+        """Check that what is not final will be looked at again."""
+        is_open = row.state in OPEN if isinstance(row, Outgoing) else row.state in WAITING_IN
+        self._need(not is_open or row.due_s is not None, f"a {row.state.value} transfer at {site.name} waits for nothing")
+
+    def check_end(self, studies: Iterable[Study]) -> None:
+        """Check how everything ended."""
+        sites = self.network.sites
+        for site in sites.values():
+            if not site.is_up:
+                continue
+            for mine in site.ledger.outgoing.values():
+                self._check_outgoing(site, mine)
+            for theirs in site.ledger.incoming.values():
+                word = f"{theirs.transfer_key[:6]} is still {theirs.state.value} at {site.name}"
+                self._need(theirs.state not in WAITING_IN, word)
+                self._check_mails(theirs.messages, 2 * self.mails_in.get(theirs.transfer_key, 0))
+        for study in studies:
+            self._check_responsible(study)
+
+    def _check_outgoing(self, site: Office, mine: Outgoing) -> None:
+        word = f"{mine.transfer_key[:6]} of {site.name} is {mine.state.value}"
+        self._need(mine.state not in OPEN, f"{word} when all is settled")
+        if mine.state is SenderState.UNCONFIRMED:
+            self._need(mine.transfer_key in self.told, f"{word} and nobody was told")
+        elif mine.state is SenderState.DELIVERED:
+            self._check_delivered(site.name, mine)
+        elif mine.state is SenderState.REROUTED:
+            case = site.ledger.cases[mine.study]
+            self._need(mine.partner in case.goes_to, f"{word} and goes nowhere")
+        self._check_mails(mine.messages, 0)
+
+    def _check_delivered(self, name: str, mine: Outgoing) -> None:
+        partner = self.network.sites[mine.partner]
+        if partner.ledger.restores and not partner.has_settled():
+            return
+        lacking = sum((name, one) not in partner.ledger.archive for one in mine.items)
+        self._need(not lacking, f"{mine.transfer_key[:6]} counts as delivered and {lacking} instances are not there")
+
+    def _check_mails(self, rows: list[MessageRow], more: int) -> None:
+        for row in rows:
+            word = f"{row.kind.value} {row.number} to {row.partner} was sent {row.attempt} times"
+            self._need(row.attempt <= ATTEMPTS_MAX, word)
+        receipts = sum(row.kind is MessageKind.RECEIPT and row.copy == 0 for row in rows)
+        self._need(receipts <= RECEIPTS_BASE + more, f"{receipts} receipts of one transfer")
+
+    def _check_responsible(self, study: Study) -> None:
+        case = study.site.ledger.cases.get(study.study_instance_uid)
+        believing = {
+            centre.name
+            for centre in self.network.centres
+            if centre.is_up
+            for one in centre.ledger.incoming.values()
+            if one.study == study.study_instance_uid and one.partner == study.site.name
+            and one.responsible == centre.name
+        }
+        self._need(len(believing) <= 1, f"{len(believing)} centres hold themselves responsible for one case")
+        if believing and case is not None and study.site.is_up:
+            self._need(case.responsible in believing, "a centre holds itself responsible and the sender says another")
+
+    def _need(self, is_kept: bool, what: str) -> None:
+        if not is_kept:
+            raise BrokenPromiseError(what)

@@ -1,0 +1,325 @@
+"""A site's sessions with the relays: station 5, dispatch, and station 6, collect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from raypost.lab.simulator import incoming, outgoing
+from raypost.lab.simulator.desk import Times, message_word, relay_facts
+from raypost.lab.simulator.links import Link
+from raypost.lab.simulator.office import Office
+from raypost.lab.simulator.relays import Mail, Outcome, Relay
+from raypost.lab.simulator.rows import ContactRow, Incoming, Ledger, MessageRow, Outgoing, RelayRow
+from raypost.lab.simulator.world import World
+from raypost.model.transfer import MessageKind, MessageState
+from raypost.transfer import failover
+from raypost.transfer.control import Message
+from raypost.transfer.failover import RelayEvent, RelayState
+
+SLOTS = 2
+REFUSED_S = 0.2
+STALLED_S = 600.0
+"""So long a session waits for a relay that died while it took a mail (RFC 5321, 4.5.3.2.6)."""
+RETRY_FIRST_S = 2.0
+RETRY_MAX_S = 300.0
+RATE_MIN_BYTES = 100_000
+LEARNED_MIN_BYTES = 60_000
+COLLECT_RETRY_S = 15.0
+
+
+class Sessions(Office):
+    """What a site does with its relays."""
+
+    def __init__(
+        self, name: str, world: World, times: Times, relays: list[Relay], up: Link, down: Link, skew_s: float
+    ) -> None:
+        rows = {one.name: RelayRow(one.name, position) for position, one in enumerate(relays)}
+        super().__init__(name, world, times, Ledger(relays=rows), skew_s)
+        self.relays = {one.name: one for one in relays}
+        self.up, self.down = up, down
+        self.partners: dict[str, frozenset[str]] = {}
+        self._forget_sessions()
+        for relay in relays:
+            relay.bells[name] = self.ring
+
+    def _forget_sessions(self) -> None:
+        self._is_sending = {relay: [False] * SLOTS for relay in self.relays}
+        self._fetching = {relay: [False, False] for relay in self.relays}
+        self._is_probing = dict.fromkeys(self.relays, False)
+
+    def meet(self, partner: str, relays: Iterable[str]) -> None:
+        """Add a partner and the relays on which it has a mailbox."""
+        self.partners[partner] = frozenset(relays)
+        self.ledger.contacts[partner] = ContactRow(self.now())
+
+    def relays_of(self, partner: str) -> list[failover.RelayFacts]:
+        """Return the relays by which a partner is reached."""
+        theirs = self.partners[partner]
+        return [relay_facts(row) for row in self.ledger.relays.values() if row.name in theirs]
+
+    def out_rows(self) -> list[MessageRow]:
+        """Return every outgoing message."""
+        rows = list(self.ledger.hellos)
+        for mine in self.ledger.outgoing.values():
+            rows += mine.messages
+        for theirs in self.ledger.incoming.values():
+            rows += theirs.messages
+        return rows
+
+    # 5 dispatch
+
+    def wake_dispatch(self, relay: str) -> None:
+        """Have the idle sessions of a relay take what is most urgent; one that is away is left alone until its time."""
+        if self.ledger.relays[relay].state is RelayState.AWAY:
+            return
+        for slot in range(SLOTS):
+            if not self._is_sending[relay][slot]:
+                row = self._claim(relay, slot)
+                if row is not None:
+                    self._send(relay, slot, row)
+
+    def _claim(self, relay: str, slot: int) -> MessageRow | None:
+        now_s = self.now()
+        best: MessageRow | None = None
+        for row in self.out_rows():
+            if (
+                row.state is MessageState.QUEUED
+                and row.relay == relay
+                and (row.due_s is None or row.due_s <= now_s)
+                and (best is None or row.rank > best.rank)
+            ):
+                best = row
+        return best
+
+    def _send(self, relay: str, slot: int, row: MessageRow) -> None:
+        row.state, row.sending_s = MessageState.SENDING, self.now()
+        self._is_sending[relay][slot] = True
+        outage = self.relays[relay].outage()
+        if outage is not None:
+            wait_s = self.times.limits.relays.connect_timeout_s if outage.hangs else REFUSED_S
+            self.world.after(wait_s, self._kept_out, self.life, relay, slot, row, row.attempt)
+            return
+        seconds = self.up.carry(row.size_bytes, self.world.now_s)
+        message = row.sealed
+        assert message is not None, "a queued message is sealed"
+        self.world.after(seconds, self._submitted, self.life, relay, slot, row, row.attempt, message, seconds)
+
+    def _submitted(
+        self, life: int, relay: str, slot: int, row: MessageRow, attempt: int, message: Message, seconds: float
+    ) -> None:
+        if life != self.life:
+            return
+        outage = self.relays[relay].outage()
+        if outage is not None:  # it went away while it took the mail
+            self.world.after(STALLED_S if outage.hangs else 0.0, self._kept_out, life, relay, slot, row, attempt)
+            return
+        mail = Mail(
+            0,
+            self.name,
+            row.partner,
+            message.head.transfer_key,
+            row.kind,
+            row.number,
+            row.size_bytes,
+            message,
+            is_damaged=self.has_key_expired(),
+        )
+        outcome = self.relays[relay].submit(mail)
+        if self.world.lines is not None:
+            word = f"{mail.token[:6]} to {row.partner}: {message_word(row)} {outcome.value} by {relay}"
+            self.world.say(self.name, word)
+        if self.dies_at("accept"):
+            self.die()
+            return
+        self._is_sending[relay][slot] = False
+        if row.state is MessageState.SENDING and row.attempt == attempt:
+            match outcome:
+                case Outcome.ACCEPTED:
+                    self._accepted(row, seconds)
+                case Outcome.DEFERRED:
+                    self._deferred(row)
+                case Outcome.TOO_LARGE:
+                    self._too_large(row)
+            self._rearm(row)
+        self.wake_dispatch(relay)
+
+    def _rearm(self, row: MessageRow) -> None:
+        if isinstance(row.transfer, Outgoing):
+            outgoing.rearm_outgoing(self, row.transfer)
+        elif isinstance(row.transfer, Incoming):
+            incoming.rearm_incoming(self, row.transfer)
+
+    def _accepted(self, row: MessageRow, seconds: float) -> None:
+        row.state, row.accepted_s, row.due_s = MessageState.ACCEPTED, self.now(), None
+        row.sealed = None
+        if isinstance(row.transfer, Outgoing):
+            row.transfer.patience_from_s = max(row.transfer.patience_from_s, self.now())
+        relay = self.ledger.relays[row.relay]
+        if row.size_bytes >= RATE_MIN_BYTES:
+            rate, before = row.size_bytes / seconds, relay.rate_bytes_per_s
+            relay.rate_bytes_per_s = rate if before is None else 0.7 * before + 0.3 * rate
+
+    def _deferred(self, row: MessageRow) -> None:
+        row.state, row.tries = MessageState.QUEUED, row.tries + 1
+        wait_s = min(RETRY_FIRST_S * 2.0 ** min(row.tries - 1, 16), RETRY_MAX_S)
+        row.due_s = self.now() + wait_s
+        self.world.after(wait_s, self._retry, self.life, row.relay)
+
+    def _retry(self, life: int, relay: str) -> None:
+        if life == self.life:
+            self.wake_dispatch(relay)
+
+    def _too_large(self, row: MessageRow) -> None:
+        relay = self.ledger.relays[row.relay]
+        learned = row.size_bytes * 3 // 4
+        relay.mail_size_max_bytes = max(min(learned, relay.mail_size_max_bytes or learned), LEARNED_MIN_BYTES)
+        if row.kind is MessageKind.PARCEL and isinstance(row.transfer, Outgoing):
+            outgoing.take_apart(self, row.transfer, row)
+        else:
+            row.state = MessageState.REFUSED
+
+    def _kept_out(self, life: int, relay: str, slot: int, row: MessageRow, attempt: int) -> None:
+        """Note that a relay did not let us in, and what was sealed for it goes by another one."""
+        if life != self.life:
+            return
+        self._is_sending[relay][slot] = False
+        if row.state is MessageState.SENDING and row.attempt == attempt:
+            row.state, row.tries = MessageState.QUEUED, row.tries + 1
+        self._note_away(relay)
+        outgoing.leave_relay(self, relay)
+        self._rearm(row)
+
+    def _note_away(self, relay: str) -> None:
+        facts = self.ledger.relays[relay]
+        facts.state = failover.fire(facts.state, RelayEvent.KEPT_US_OUT)
+        facts.failures, facts.changed_s = facts.failures + 1, self.now()
+        if self.world.lines is not None:
+            self.world.say(self.name, f"{relay} keeps us out, {facts.failures} times")
+        self._arm_relay(relay)
+
+    def _arm_relay(self, relay: str) -> None:
+        row = self.ledger.relays[relay]
+        row.due_s = failover.retry_due_s(relay_facts(row), self.times.limits.relays)
+        if row.due_s is not None and not self._is_probing[relay]:
+            self._is_probing[relay] = True
+            self.world.aside(max(0.0, row.due_s - self.now()), self._probe, self.life, relay)
+
+    def _probe(self, life: int, relay: str) -> None:
+        """Look whether a relay is well again."""
+        if life != self.life:
+            return
+        self._is_probing[relay] = False
+        row = self.ledger.relays[relay]
+        if row.due_s is None:
+            return
+        if row.due_s > self.now() + 1e-6:
+            self._arm_relay(relay)
+        elif row.state is RelayState.SUSPECT:
+            self._fire_relay(relay, RelayEvent.TIME_PASSED)
+        elif self.relays[relay].outage() is not None:
+            self._note_away(relay)
+        else:
+            self._fire_relay(relay, RelayEvent.LET_US_IN)
+            row.failures = 0
+            self.wake_dispatch(relay)
+
+    def _fire_relay(self, relay: str, event: RelayEvent) -> None:
+        row = self.ledger.relays[relay]
+        before = row.state
+        row.state = failover.fire(before, event)
+        if row.state is not before:
+            row.changed_s = self.now()
+            if self.world.lines is not None:
+                self.world.say(self.name, f"{relay} is {row.state.value}")
+        if row.state is RelayState.WELL:
+            row.due_s = None
+
+    def suspect(self, relays: Iterable[str]) -> None:
+        """Note relays that took mails of which nothing was heard again."""
+        for name in sorted(relays):
+            self._fire_relay(name, RelayEvent.NOTHING_HEARD)
+            if self.ledger.relays[name].state is RelayState.SUSPECT:
+                self.ledger.relays[name].changed_s = self.now()
+                self._arm_relay(name)
+
+    def proved(self, relay: str) -> None:
+        """Note that a receipt names a mail that went by this relay."""
+        if self.ledger.relays[relay].state is RelayState.SUSPECT:
+            self._fire_relay(relay, RelayEvent.PROVED_ITSELF)
+
+    # 6 collect
+
+    def seen(self, transfer: Incoming) -> frozenset[int]:
+        """Return the parcels of a transfer that lie in this site's mailboxes, or were fetched and not opened yet."""
+        found = {
+            mail.message_number
+            for mail in self.ledger.unopened.values()
+            if mail.token == transfer.transfer_key and mail.kind is MessageKind.PARCEL
+        }
+        for relay in self.relays.values():
+            if relay.outage() is None:
+                for mail in relay.boxes.get(self.name, {}).values():
+                    if mail.token == transfer.transfer_key and mail.kind is MessageKind.PARCEL:
+                        found.add(mail.message_number)
+        return frozenset(found)
+
+    def ring(self, relay: str, mail: Mail | None = None) -> None:
+        """Hear that a mail came, and list the mailbox; small ones have a session of their own."""
+        if self.is_up:
+            if mail is not None and mail.kind is MessageKind.PARCEL and self.relays[relay].outage() is None:
+                theirs = self.ledger.incoming.get((mail.sender, mail.token))
+                if theirs is not None and mail.message_number not in theirs.parcels:
+                    incoming.note_seen(self, theirs)
+            for lane in (0, 1):
+                if not self._fetching[relay][lane]:
+                    self._fetch(relay, lane)
+
+    def _fetch(self, relay: str, lane: int) -> None:
+        box = self.relays[relay].boxes.get(self.name)
+        if not box:
+            return
+        best, best_rank = 0, -1
+        for number, mail in box.items():
+            if mail.is_small == (lane == 0):
+                rank = self._rank_of(mail)
+                if rank > best_rank:
+                    best, best_rank = number, rank
+        if best_rank < 0:
+            return
+        self._fetching[relay][lane] = True
+        if self.relays[relay].outage() is not None:
+            self.world.aside(self.world.random.uniform(1.0, COLLECT_RETRY_S), self._look_again, self.life, relay, lane)
+            return
+        seconds = self.down.carry(box[best].size_bytes, self.world.now_s)
+        self.world.after(seconds, self._fetched, self.life, relay, lane, best)
+
+    def _look_again(self, life: int, relay: str, lane: int) -> None:
+        if life == self.life:
+            self._fetching[relay][lane] = False
+            self._fetch(relay, lane)
+
+    def _rank_of(self, mail: Mail) -> int:
+        """Return what is fetched first: the token is a hint, and a transfer that was announced is known."""
+        known = self.ledger.incoming.get((mail.sender, mail.token))
+        return (0 if known is None else known.priority.rank) + (mail.message_number == 1)
+
+    def _fetched(self, life: int, relay: str, lane: int, number: int) -> None:
+        if life != self.life:
+            return
+        self._fetching[relay][lane] = False
+        box = self.relays[relay].boxes[self.name]
+        place = (relay, number)
+        if self.relays[relay].outage() is None and number in box:
+            if place not in self.ledger.collected:
+                self.ledger.collected.add(place)
+                self.ledger.unopened[place] = box[number]
+                if self.dies_at("collect"):
+                    self.die()
+                    return
+                self.wake_open(place, box[number])
+            self.relays[relay].delete(self.name, number)
+        self._fetch(relay, lane)
+
+    def wake_open(self, place: tuple[str, int], mail: Mail) -> None:
+        """Have a mail opened."""
+        raise NotImplementedError
