@@ -27,6 +27,7 @@ from raypost.sandbox.limits import SandboxLimits
 from raypost.sandbox.pool import Sandbox
 from raypost.sealing.openpgp import KeyRing
 from raypost.stations.file import FileParcel
+from raypost.stations.greet import Greet
 from raypost.stations.intake import Intake
 from raypost.stations.open import OpenMail
 from raypost.stations.pack import OwnMailbox, Pack
@@ -97,8 +98,12 @@ class TestSite:
     def file_parcel(self) -> FileParcel:
         return FileParcel(self.archive, self.sandbox, self.clock, self.limits)
 
+    @property
+    def greet(self) -> Greet:
+        return Greet(self.archive, self.keyring, self.clock, self.limits, self.addresses, 1 << 20, 1)
+
     def work(self) -> int:
-        """Do every waiting job but dispatch and forward, as a worker would; return how many."""
+        """Do every waiting job but greet, dispatch and forward, as a worker would; return how many."""
         self.settle.sweep()
         tasks = {
             "route": self.route.route,
@@ -177,13 +182,13 @@ class Postman:
                         self.deliver(recipient, mail)
         return count
 
-    def deliver(self, site: TestSite, mail: bytes) -> int:
+    def deliver(self, site: TestSite, mail: bytes, relay: str = RELAY) -> int:
         """Put a mail into a site's hands as `collect` does."""
         file = site.archive.spool.new_file("eml")
         file.write_bytes(mail)
         name = site.archive.spool.keep(file, "mail")
         with site.archive.database.transaction() as tx:
-            place = MailPlace(RELAY, 1, next(self._imap_uids), site.clock.now())
+            place = MailPlace(relay, 1, next(self._imap_uids), site.clock.now())
             found = collected.note_fetched(
                 tx, place, mail_file=name, size_bytes=len(mail), rank=0, now=site.clock.now()
             )
@@ -223,9 +228,10 @@ class Postman:
 
     def _accept(self, sender: TestSite, message: outbox.QueuedMessage) -> None:
         with sender.archive.database.transaction() as tx:
-            transfer = transfers.lock(tx, message.transfer_id)
+            transfer = None if message.transfer_id is None else transfers.lock(tx, message.transfer_id)
             assert outbox.note_accepted(tx, message, "test", sender.clock.now())
-            rearm(tx, transfer, sender.limits, sender.clock.now())
+            if transfer is not None:
+                rearm(tx, transfer, sender.limits, sender.clock.now())
         sender.archive.spool.discard(message.message_file)
 
     def _recipient(self, mail: bytes) -> TestSite | None:

@@ -130,6 +130,21 @@ def not_ours(tx: Transaction) -> list[str]:
     return sorted(tx.scalars(sa.select(MessageRow.relay).where(*chosen, MessageRow.state == "queued").distinct()))
 
 
+def note_came_by(tx: Transaction, transfer: TransferRow, kind: MessageKind, number: int, relay: str) -> None:
+    """Note by which relay a message of the other side came: answers go the same way, as it carries mails."""
+    tx.execute(
+        sa.update(MessageRow)
+        .where(
+            MessageRow.transfer_id == transfer.id,
+            MessageRow.direction == "in",
+            MessageRow.kind == kind.value,
+            MessageRow.number == number,
+        )
+        .values(relay=relay)
+        .execution_options(synchronize_session="fetch")
+    )
+
+
 def _goes_by_all(tx: Transaction, planned: PlannedMessage) -> bool:
     copies = sa.select(MessageRow.id).where(
         MessageRow.transfer_id == planned.transfer_id,

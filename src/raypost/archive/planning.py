@@ -116,7 +116,7 @@ def send_again(
     relays refused for good, and what was given up with the transfer, only goes again with `states` that name "refused".
     """
     is_ordered = "refused" in states
-    chosen = [MessageRow.transfer_id == transfer.id, OUT, MessageRow.kind.in_(BULK)]
+    chosen = [MessageRow.transfer_id == transfer.id, OUT, MessageRow.kind.in_(kinds)]
     is_cancelled = sa.and_(MessageRow.state == "replaced", MessageRow.said == CANCELLED)
     in_states = MessageRow.state.in_(states)
     chosen.append(sa.or_(in_states, is_cancelled) if is_ordered else in_states)

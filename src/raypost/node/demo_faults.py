@@ -20,9 +20,9 @@ QUICK = (
     "receipt_interval_s = 1.0",
     "quiet_s = 4.0",
     "first_parcel_max_bytes = 100_000",
-    "parcel_max_bytes = 400_000",
+    "parcel_max_bytes = 1_000_000",
 )
-"""Little patience and many small parcels, so that a study is in the middle of its way for some seconds."""
+"""Little patience and smaller parcels, so that a study is in the middle of its way for some seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ class RelayDies(Fault):
         over = stage.progress.sent_over
         if not self._is_dead and over[MAIN_RELAY] + over[""]:
             self._is_dead = True
-            stage.network.relays[MAIN_RELAY].kill()
             stage.note(FAULT, f"relay {MAIN_RELAY} is killed (kill -9) with every mail in it, and stays dead")
+            stage.network.relays[MAIN_RELAY].kill()
 
 
 class Lossy(Fault):
@@ -118,21 +118,21 @@ class SiteKilled(Fault):
     def _kill_centre(self, stage: Stage) -> bool:
         if not stage.progress.count(CENTRE, "filed"):
             return False
-        count = stage.network.sites[CENTRE].kill()
-        stage.note(FAULT, f"all {count} processes of {CENTRE.title()} are killed (kill -9)")
+        stage.note(FAULT, f"all processes of {CENTRE.title()} are killed (kill -9)")
+        stage.network.sites[CENTRE].kill()
         return True
 
     def _kill_referrer(self, stage: Stage) -> bool:
         if 2 * stage.progress.count(REFERRER, "received") < stage.instances:
             return False
-        count = stage.network.sites[REFERRER].kill()
-        stage.note(FAULT, f"all {count} processes of {REFERRER.title()} are killed (kill -9)")
+        stage.note(FAULT, f"all processes of {REFERRER.title()} are killed (kill -9)")
+        stage.network.sites[REFERRER].kill()
         return True
 
     def _start_again(self, stage: Stage) -> bool:
         for name in (REFERRER, CENTRE):
             stage.note(name, "is started again")
-            serve(stage.network.sites[name])
+        serve(stage.network.sites[REFERRER], stage.network.sites[CENTRE])
         return True
 
 
@@ -161,8 +161,8 @@ class CentreSilent(Fault):
         """Cut the centre off when it filed the first images."""
         if not self._is_silent and stage.progress.count(CENTRE, "filed"):
             self._is_silent = True
-            stage.network.sites[CENTRE].kill()
             stage.note(FAULT, f"{CENTRE.title()} loses its power and stays silent")
+            stage.network.sites[CENTRE].kill()
 
 
 FAULTS: dict[str, type[Fault]] = {one.name: one for one in (RelayDies, Lossy, SiteKilled, CentreSilent)}

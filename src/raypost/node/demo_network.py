@@ -69,8 +69,7 @@ class DemoNetwork:
             for name in names:
                 self.sites[name] = self._make(name, addresses)
             self._exchange()
-            for site in self.sites.values():
-                serve(site)
+            serve(*self.sites.values())
         except BaseException:
             self._stop()
             raise

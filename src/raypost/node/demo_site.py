@@ -82,23 +82,25 @@ class DemoSite:
         KeyRing(load(self.config).keys_folder).close()
 
 
-def serve(site: DemoSite) -> None:
-    """Start `raypost serve` for a site, for the first time or again, and wait until it is up.
+def serve(*sites: DemoSite) -> None:
+    """Start `raypost serve` for sites, for the first time or again, all at once, and wait until they are up.
 
     Raises:
-        NotNowError: It does not come up; the text has the end of its log.
+        NotNowError: One does not come up; the text has the end of its log.
     """
-    log = (site.folder / "serve.log").open("a")
-    with log:
-        site.process = subprocess.Popen(
-            [sys.executable, "-m", "raypost", "serve", "--config", str(site.config), "--json"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    ready = demo_process.first_word(site.process, lambda said: None)
-    if "dicom_port" not in ready:
-        said = (site.folder / "serve.log").read_text(errors="replace")[-LOG_END_LENGTH:]
-        raise NotNowError(f"the site {site.name} does not start: {said}")
-    site.dicom_port = int(ready["dicom_port"])
+    for site in sites:
+        with (site.folder / "serve.log").open("a") as log:
+            site.process = subprocess.Popen(
+                [sys.executable, "-m", "raypost", "serve", "--config", str(site.config), "--json"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+    for site in sites:
+        assert site.process is not None
+        ready = demo_process.first_word(site.process, lambda said: None)
+        if "dicom_port" not in ready:
+            said = (site.folder / "serve.log").read_text(errors="replace")[-LOG_END_LENGTH:]
+            raise NotNowError(f"the site {site.name} does not start: {said}")
+        site.dicom_port = int(ready["dicom_port"])

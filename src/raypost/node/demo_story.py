@@ -77,6 +77,8 @@ class Storyteller:
         self._open: dict[tuple[object, ...], Group] = {}
         self._received = 0
         self._filed: dict[str, int] = {}
+        self._is_closed = False
+        self._away: set[tuple[str, str]] = set()
         self._signed: dict[str, dict[int | None, int]] = {}
 
     def hear(self, site: str, one: Happened, partner: str = "") -> None:
@@ -117,6 +119,8 @@ class Storyteller:
         return told
 
     def _is_told(self, site: str, one: Happened) -> bool:
+        if one.kind in (EventKind.RELAY_UNREACHABLE, EventKind.RELAY_REACHED):
+            return self._is_news(site, one)
         if one.level is not Level.INFO:
             return True
         at_referrer = site == self._referrer
@@ -127,7 +131,19 @@ class Storyteller:
                 return False
             case EventKind.TRANSFER_OPENED:
                 return at_referrer
+            case EventKind.DUPLICATE:
+                return not at_referrer  # there it is a receipt that came by several relays
         return one.kind not in QUIET
+
+    def _is_news(self, site: str, one: Happened) -> bool:
+        """Say whether a relay went away or came back; a site notes each new reason, too."""
+        which = (site, str(one.fields.get("relay")))
+        was_away = which in self._away
+        if one.kind is EventKind.RELAY_UNREACHABLE:
+            self._away.add(which)
+            return not was_away
+        self._away.discard(which)
+        return was_away
 
     def _hear_received(self, one: Happened) -> None:
         self._received += 1
@@ -173,6 +189,9 @@ class Storyteller:
             case EventKind.RECEIPTED:
                 return self._receipt(one, other)
             case EventKind.TRANSFER_CLOSED:
+                if self._is_closed:
+                    return ""
+                self._is_closed = True
                 return "the scanner is quiet: the manifest names every image"
             case EventKind.TRANSFER_COMPLETE:
                 return "everything that the manifest names is here"
@@ -199,7 +218,7 @@ class Storyteller:
 
 def _trouble(one: Group, other: str, over: str) -> str:
     """Return the sentence about something that went wrong, or was mended."""
-    relay = ", ".join(one.relays) or "the mail relay"
+    relay = f"relay {', '.join(one.relays)}" if one.relays else "the mail relay"
     several = f"{one.count} " if one.count > 1 else "a "
     mails = several + ("mails" if one.count > 1 else "mail")
     match one.kind:
@@ -208,7 +227,7 @@ def _trouble(one: Group, other: str, over: str) -> str:
             why = f", {said}" if (said := str(one.fields.get("why") or "")) else ""
             return f"{_mails(count)} sent again{why}" if count else "what has no receipt is sent again"
         case EventKind.MESSAGE_MOVED:
-            return f"{mails} go{'es' if one.count == 1 else ''} another way now{over}"
+            return f"{mails} go{'es' if one.count == 1 else ''} another way now:{over or ' by the next relay'}"
         case EventKind.RELAY_UNREACHABLE:
             return f"{relay} does not answer"
         case EventKind.RELAY_REACHED:
@@ -232,7 +251,8 @@ def _trouble(one: Group, other: str, over: str) -> str:
 
 
 def _over(one: Group) -> str:
-    return f" over {' and '.join(one.relays)}" if one.relays else ""
+    relay = "relays" if len(one.relays) > 1 else "relay"
+    return f" over {relay} {' and '.join(one.relays)}" if one.relays else ""
 
 
 def _images(count: int) -> str:

@@ -14,10 +14,12 @@ from typing import Any
 
 from raypost.archive import (
     arrivals,
+    bounces,
     collected,
     contacts,
     events,
     greetings,
+    moving,
     notes,
     outbox,
     partners,
@@ -39,6 +41,7 @@ from raypost.errors import (
     SecurityError,
     UnknownMessageError,
 )
+from raypost.mail.smtp_replies import judge_bounce
 from raypost.model.audit import EventKind, Level
 from raypost.model.clock import Clock
 from raypost.model.site import Partner
@@ -154,6 +157,7 @@ class OpenMail:
             transfer = self._transfer(tx, opened)
             fresh, needless = self._take_in(tx, transfer, message, now)
             contacts.note_heard(tx, opened.partner.site_id, now)
+            moving.note_came_by(tx, transfer, message.head.kind, message.head.number, mail.relay)
             if fresh:
                 events.record(
                     tx,
@@ -245,23 +249,18 @@ class OpenMail:
                 arrivals.forget_slices(tx, transfer, instance.sha256)
 
     def _note_bounce(self, mail: CollectedMail, outer: dict[str, Any]) -> None:
-        """Show a person that a relay could not deliver; receipts decide what is sent again, not an unsigned bounce."""
-        now = self.clock.now()
+        """Take a hint that a relay could not deliver; an unsigned bounce decides nothing."""
+        action, enhanced, diagnostic = (
+            str(outer.get(name) or "") for name in ("action", "enhanced_code", "diagnostic")
+        )
+        row = judge_bounce(action, enhanced, diagnostic)
         with self.archive.database.transaction() as tx:
             found = outbox.transfer_of_message_id(tx, str(outer.get("original_message_id") or ""))
             if found is None:
                 raise NotOursError("a bounce for a mail that this site did not send")
             if collected.note_done(tx, mail.collected_id, "opened"):
-                said = f"{outer.get('enhanced_code') or ''} {outer.get('diagnostic') or ''}".strip()
-                events.record(
-                    tx,
-                    now,
-                    EventKind.BOUNCED,
-                    level=Level.NOTICE,
-                    transfer=None if found[0] is None else transfers.lock(tx, found[0]),
-                    relay=mail.relay,
-                    said=said[:200],
-                )
+                said, remedy = f"{enhanced} {diagnostic}".strip(), row.remedy if row else None
+                bounces.take_bounce(tx, found[1], remedy, said, self.limits, self.clock.now())
 
     def _note_unknown(self, mail: CollectedMail, error: UnknownMessageError) -> None:
         """Note a verified message that came after this version: nobody is harmed, nothing is kept from a person."""

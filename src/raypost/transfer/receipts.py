@@ -54,6 +54,7 @@ def read_receipt(
     parcels: Mapping[int, MessageState],
     notes: Mapping[tuple[MessageKind, int], MessageState],
     seen_before: Collection[int] = (),
+    just_sent: Collection[int] = (),
 ) -> ReceiptNews:
     """Say what a receipt that was not read before changes.
 
@@ -64,6 +65,7 @@ def read_receipt(
         parcels: Our parcels by number.
         notes: Our small messages, and the manifest: it is heard like them, and no parcel.
         seen_before: Parcels that the latest receipt before this one saw.
+        just_sent: Parcels that the relay accepted less than a round trip ago: a receipt that asks for one crossed it.
     """
     confirmed = frozenset(number for number in receipt.parcels_filed if parcels.get(number) in UNFILED)
     heard = frozenset(
@@ -74,9 +76,12 @@ def read_receipt(
     )
     if receipt.parcels_filed or receipt.is_final:  # whoever has images needs no announcement any more
         heard |= {one for one, state in notes.items() if one[0] is MessageKind.ANNOUNCE and state in UNFILED}
-    ask_again = frozenset(number for number in receipt.parcels_missing if parcels.get(number) in RESENDABLE)
+    missing = receipt.parcels_missing - frozenset(just_sent)
+    ask_again = frozenset(number for number in missing if parcels.get(number) in RESENDABLE)
     seen = frozenset(number for number in receipt.parcels_seen if parcels.get(number) in UNFILED) - confirmed
-    is_progress = bool(confirmed or heard or receipt.is_final or not seen <= frozenset(seen_before))
+    # A repeated manifest is heard again and a final receipt comes again without anything new at the partner.
+    said = any(kind is not MessageKind.MANIFEST for kind, _ in heard)
+    is_progress = bool(confirmed or said or not seen <= frozenset(seen_before))
     return ReceiptNews(confirmed, heard, ask_again, is_progress, seen)
 
 
@@ -114,6 +119,28 @@ def missing_parcels(arrived: frozenset[int], manifest_parcels: int | None) -> fr
     """
     last = max([manifest_parcels or 1, *arrived])
     return frozenset(range(1, last + 1)) - arrived
+
+
+def gap_since_s(
+    arrived: Mapping[int, float], seen: frozenset[int], manifest: tuple[int, float] | None = None
+) -> float | None:
+    """Return since when it is known that a parcel is missing; None while none is.
+
+    Args:
+        arrived: When each parcel came that is here.
+        seen: Parcels that lie in our mailboxes.
+        manifest: How many parcels there are, and when the manifest came; None before.
+    """
+    if not arrived and manifest is None:
+        return None
+    missing = missing_parcels(frozenset(arrived) | seen, manifest[0] if manifest else None)
+    if not missing:
+        return None
+    first = min(missing)
+    known_s = [at_s for number, at_s in arrived.items() if number > first]
+    if manifest is not None and manifest[0] >= first:
+        known_s.append(manifest[1])
+    return min(known_s, default=None)
 
 
 def write_receipt(

@@ -111,10 +111,11 @@ class ReceiverFacts:
         opened_s: When the first message of the transfer came.
         last_arrival_s: When the latest parcel or manifest was verified.
         last_receipt_s: When the last receipt was written; None before the first.
-        reminders: Receipts in a row that asked and brought nothing.
+        reminders: Receipts in a row that asked and brought nothing; anything that comes makes it 0.
         is_told: A person was told that something is missing.
         notes: Small messages of ours that the relay took and the sender did not hear.
         doubles: How many of the news had come before: the receipts that named them may be lost on their way.
+        asked_s: When a receipt last asked for something; None: it never did.
     """
 
     state: ReceiverState
@@ -132,6 +133,7 @@ class ReceiverFacts:
     is_told: bool = False
     notes: tuple[Note, ...] = ()
     doubles: int = 0
+    asked_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class ReceiverStep:
 
     Attributes:
         asks: The receipt names what is missing.
-        is_reminder: It is written because nothing came, not because something did.
+        is_reminder: It counts among the reminders: it asks, and so far in vain.
         by_all: It goes by every relay of the sender's, as the one it would go by may swallow it.
         tell: A person must be told that images were announced and none came.
         repeat_notes: Small messages whose time has come once more (`notes.note_due_s`).
@@ -185,33 +187,45 @@ def _answer(facts: ReceiverFacts, limits: ReceiverLimits, now_s: float) -> Recei
 
 
 def _arriving(facts: ReceiverFacts, limits: ReceiverLimits, now_s: float) -> ReceiverStep:
-    first_s = limits.quiet_emergency_s if facts.priority is Priority.EMERGENCY else limits.quiet_s
-    quiet_s = min(first_s * 2.0 ** min(facts.reminders, 16), limits.quiet_max_s)
-    asks_s = max(facts.last_arrival_s, facts.last_receipt_s or 0.0) + quiet_s
     may_write_s = _may_write_s(facts, limits)
-    gap_s = None if facts.gap_since_s is None else max(facts.gap_since_s + limits.gap_wait_s, may_write_s)
-    has_gap = gap_s is not None and now_s >= gap_s
+    tells_s = None
     if facts.state is ReceiverState.EXPECTED and not facts.is_told and not facts.in_hand:
         tells_s = facts.opened_s + limits.announced_only_s
         if now_s >= tells_s:
             return ReceiverStep(due_s=now_s + limits.receipt_interval_s, tell=True)
-    else:
-        tells_s = None
-    if facts.has_first_filed or (facts.news and now_s >= may_write_s) or has_gap:
-        return ReceiverStep(due_s=_earliest(now_s + quiet_s, tells_s), write_receipt=True, asks=has_gap)
-    if facts.news:
-        return ReceiverStep(due_s=_earliest(may_write_s, tells_s))
-    if facts.in_hand:  # what is here and not filed yet is not asked for
-        return ReceiverStep(due_s=max(asks_s, now_s + limits.quiet_emergency_s))
-    if now_s < asks_s:
-        return ReceiverStep(due_s=_earliest(asks_s, gap_s, tells_s))
-    if facts.reminders >= limits.reminders_max:
+    asks_s = max(_asks_s(facts, limits), may_write_s)
+    asks = now_s >= asks_s
+    if asks and facts.reminders >= limits.reminders_max and not facts.in_hand:
         return ReceiverStep(ReceiverEvent.WENT_SILENT)
-    return ReceiverStep(due_s=_earliest(now_s + quiet_s, tells_s), write_receipt=True, asks=True, is_reminder=True)
+    net_s = now_s + limits.safety_net_s
+    if asks or facts.has_first_filed or (facts.news and now_s >= may_write_s):
+        asked_s, reminders = (now_s, facts.reminders + 1) if asks else (facts.asked_s, facts.reminders)
+        after = replace(facts, last_receipt_s=now_s, asked_s=asked_s, reminders=reminders)
+        due_s = _earliest(net_s, max(_asks_s(after, limits), _may_write_s(after, limits)), tells_s)
+        return ReceiverStep(due_s=due_s, write_receipt=True, asks=asks, is_reminder=asks)
+    return ReceiverStep(due_s=_earliest(net_s, asks_s, may_write_s if facts.news else None, tells_s))
+
+
+def _asks_s(facts: ReceiverFacts, limits: ReceiverLimits) -> float:
+    """Return when something is asked for: soon what others overtook; when nothing comes any more, what was last.
+
+    What is here and not filed yet, or lies in the mailbox, keeps quiet: then only a gap is asked for.
+    """
+    factor = 2.0 ** min(facts.reminders, 16)
+    asks_s = float("inf")
+    if not facts.in_hand:
+        first_s = limits.quiet_emergency_s if facts.priority is Priority.EMERGENCY else limits.quiet_s
+        quiet_s = min(first_s * factor, limits.quiet_max_s)
+        asks_s = max(facts.last_arrival_s, facts.last_receipt_s or facts.last_arrival_s) + quiet_s
+    if facts.gap_since_s is not None:
+        wait_s = min(limits.gap_wait_s * factor, limits.quiet_max_s)
+        asks_s = min(asks_s, max(facts.gap_since_s, facts.asked_s or facts.gap_since_s) + wait_s)
+    return asks_s
 
 
 def _may_write_s(facts: ReceiverFacts, limits: ReceiverLimits) -> float:
-    return 0.0 if facts.last_receipt_s is None else facts.last_receipt_s + limits.receipt_interval_s
+    """Return when the next receipt may be written: they keep their distance."""
+    return facts.opened_s if facts.last_receipt_s is None else facts.last_receipt_s + limits.receipt_interval_s
 
 
 def _earlier(one_s: float | None, other_s: float) -> float:

@@ -218,8 +218,8 @@ class SenderStep:
 
     Attributes:
         plan: Pack what is waiting.
-        send_again: Everything unconfirmed once more, but what the partner saw.
-        repeat_manifest: The manifest alone once more: nothing is unconfirmed, and its answer did not come.
+        send_again: Everything unconfirmed once more, but what the partner saw: the study pauses and has no manifest yet.
+        repeat_manifest: The manifest once more: its answer, which names what is filed and what is missing, did not come.
         repeat_notes: Small messages whose time has come once more (`notes.note_due_s`).
         switch_relay: What nothing was heard of goes by another relay.
         tell: A person must be told: nothing moves.
@@ -290,10 +290,8 @@ def _closed(facts: SenderFacts, limits: SenderLimits, now_s: float) -> SenderSte
         return SenderStep(due_s=expires_s)
     if facts.rounds >= limits.rounds_max:
         return SenderStep(SenderEvent.GAVE_UP)
-    again_s = now_s + limits.safety_net_s
-    if not facts.unconfirmed:
-        return SenderStep(due_s=again_s, repeat_manifest=True)
-    return SenderStep(due_s=again_s, send_again=True)
+    # The manifest alone: whoever has it asks for what is missing. A silent partner is not sent everything a dozen times.
+    return SenderStep(due_s=now_s + limits.safety_net_s, repeat_manifest=True)
 
 
 def _expires_s(facts: SenderFacts, limits: SenderLimits) -> float:
@@ -316,7 +314,7 @@ def _repeat(step: SenderStep, facts: SenderFacts, limits: SenderLimits, now_s: f
 def _watch(step: SenderStep, facts: SenderFacts, limits: SenderLimits, now_s: float) -> SenderStep:
     """Leave a relay that swallows, tell a person, go to the next centre: while something is outstanding."""
     gave_up = step.event is SenderEvent.GAVE_UP
-    if facts.unheard_since_s is not None and facts.relays_usable > 1:
+    if facts.unheard_since_s is not None and facts.switches + 1 < facts.relays_usable:  # each relay once
         wait_s = max(limits.swallowed_after_s, 3 * (facts.round_trip_s or 0.0)) * 2.0 ** min(facts.switches, 10)
         switches_s = max(facts.unheard_since_s, facts.progress_s, facts.switched_s or 0.0) + wait_s
         due_s = step.due_s if now_s >= switches_s else _earlier(step.due_s, switches_s)

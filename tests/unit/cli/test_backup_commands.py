@@ -30,7 +30,6 @@ from raypost.sealing.certificates import CardAddress, SiteCard, write_card
 from raypost.sealing.openpgp import KeyRing
 from raypost.settings import load
 
-
 STRIDE = int(os.environ.get("RAYPOST_BACKUP_STRIDE", "19"))
 """Every n-th step of a backup and of a restore is one before which it is killed; 1 for all of them."""
 

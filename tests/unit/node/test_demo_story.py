@@ -48,9 +48,9 @@ def test_a_transfer_reads_as_a_story_in_one_order(teller: Storyteller) -> None:
         "0.1 s Neustadt the first image came from the scanner and is safe on disk",
         "0.2 s Neustadt a transfer to Ludwigshafen begins, emergency",
         "0.5 s Neustadt all 3 images came",
-        "0.6 s Neustadt the announcement to Ludwigshafen went out over main and reserve",
+        "0.6 s Neustadt the announcement to Ludwigshafen went out over relays main and reserve",
         "0.8 s Ludwigshafen THE ALARM RINGS: an emergency is on its way from Neustadt",
-        "1.1 s Neustadt parcels 1–3, 5 went out over main",
+        "1.1 s Neustadt parcels 1–3, 5 went out over relay main",
         "2.0 s Ludwigshafen 2 images are filed in the archive, 2 so far",
         "3.5 s Ludwigshafen 1 image is filed in the archive, 3 so far",
         "4.0 s Neustadt Ludwigshafen has signed for 3 of 3 images",
@@ -79,9 +79,9 @@ def test_a_fault_stands_between_what_was_before_and_after(teller: Storyteller) -
     teller.note(BEGIN + timedelta(seconds=1.2), FAULT, "relay main is killed")
     teller.hear("neustadt", event(1.3, EventKind.SENT, message="parcel", number=13, relay="reserve"))
     assert told(teller) == [
-        "1.0 s Neustadt parcels 10, 11 went out over main",
+        "1.0 s Neustadt parcels 10, 11 went out over relay main",
         "1.2 s FAULT relay main is killed",
-        "1.3 s Neustadt parcel 13 went out over reserve",
+        "1.3 s Neustadt parcel 13 went out over relay reserve",
     ]
 
 
@@ -108,8 +108,24 @@ def test_no_notice_and_no_alarm_is_left_out(teller: Storyteller, kind: EventKind
     for number, level in enumerate(Level):
         teller.hear("ludwigshafen", event(10.0 * number, kind, level, instances=1), "neustadt")
     lines = told(teller)
-    assert len(lines) >= 1 if kind is EventKind.RECEIPTED else len(lines) >= 2, lines
+    once = (EventKind.RECEIPTED, EventKind.TRANSFER_CLOSED, EventKind.RELAY_UNREACHABLE)
+    if kind is EventKind.RELAY_REACHED:
+        assert lines == [], "it was never away"
+    assert len(lines) >= (1 if kind in once else 0 if kind is EventKind.RELAY_REACHED else 2), lines
     assert all(len(line.split(" ", 3)[3]) > 10 for line in lines)
+
+
+def test_a_relay_that_stays_away_is_told_once_and_its_return_too(teller: Storyteller) -> None:
+    for at_s, said in ((1, "refused"), (3, "timed out"), (5, "refused")):
+        teller.hear("neustadt", event(at_s, EventKind.RELAY_UNREACHABLE, Level.NOTICE, relay="main", said=said))
+    teller.hear("ludwigshafen", event(4, EventKind.RELAY_UNREACHABLE, Level.NOTICE, relay="main"))
+    for at_s in (7, 9):
+        teller.hear("neustadt", event(at_s, EventKind.RELAY_REACHED, relay="main"))
+    assert told(teller) == [
+        "1.0 s Neustadt relay main does not answer",
+        "4.0 s Ludwigshafen relay main does not answer",
+        "7.0 s Neustadt relay main answers again",
+    ]
 
 
 def test_quiet_steps_are_left_to_the_sentences_around_them(teller: Storyteller) -> None:

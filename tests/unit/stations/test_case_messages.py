@@ -13,7 +13,9 @@ from raypost.model.rules import Rule, RuleAction
 from raypost.model.transfer import Priority
 
 RINGS = "select count(*) from rp_event where kind = 'announced' and level = 'alarm'"
-UNHEARD = "select count(*) from rp_message where direction = 'out' and state <> 'filed' and kind not in ('receipt', 'hello')"
+UNHEARD = (
+    "select count(*) from rp_message where direction = 'out' and state <> 'filed' and kind not in ('receipt', 'hello')"
+)
 
 
 def send_head(site, head, called: str = "LUDWIGSHAFEN_N") -> None:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from raypost.archive import moving, outbox, partners, planning, relays, rerouting, transfers
-from raypost.archive.rearm import order_again, rearm
+from raypost.archive import moving, outbox, partners, planning, relays, transfers
+from raypost.archive.rearm import order_again
 from raypost.mail.smtp import SmtpAccount
 from raypost.model.site import Mailbox
 from raypost.relay.certificates import make_test_authority
@@ -79,11 +79,11 @@ class Network(Postman):
         for name, relay in self.relays.items():
             for recipient, mail in relay.take():
                 site = next(one for one in self.sites.values() if recipient == one.addresses[name])
-                kind, _, number = mail.partition(b"Raypost-Token: ")[2].partition(b"\r\n")[0].split(b"; ")[1:3], 0, 0
-                said = dict(one.decode().split("=") for one in kind)
+                token = mail.partition(b"Raypost-Token: ")[2].partition(b"\r\n")[0].decode()
+                said = dict(one.split("=") for one in token.split("; ")[1:3])
                 self.by.append((name, site.partner.name, said["kind"], int(said["number"])))
                 if name not in self.swallowing:
-                    self.deliver(site, mail)
+                    self.deliver(site, mail, name)
         return count
 
     def _next_job(self, site: TestSite):

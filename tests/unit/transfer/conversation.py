@@ -230,6 +230,8 @@ class Incoming(Side):
     receipts: list = field(default_factory=list)
     named_filed: bool = False
     gap_since_s: float | None = None
+    asked_s: float | None = None
+    doubles: int = 0
     is_told: bool = False
 
     def is_all_filed(self) -> bool:
@@ -255,6 +257,8 @@ class Incoming(Side):
             reminders=self.reminders,
             is_told=self.is_told,
             notes=self.notes(),
+            doubles=self.doubles,
+            asked_s=self.asked_s,
         )
 
     def look(self, now_s) -> None:
@@ -295,7 +299,8 @@ class Incoming(Side):
             first_arrival_at=at(1),
         )
         self.write(K.RECEIPT, lambda number: receipt)
-        self.news, self.last_receipt_s = 0, now_s
+        self.news, self.doubles, self.last_receipt_s = 0, 0, now_s
+        self.asked_s = now_s if step.asks else self.asked_s
         self.named_filed = self.named_filed or bool(receipt.parcels_filed)
         self.reminders += step.is_reminder
 
@@ -303,14 +308,16 @@ class Incoming(Side):
         """Take a verified message of the sender."""
         if self.state is None:
             self.state, self.opened_s, self.last_arrival_s = ReceiverState.EXPECTED, now_s, now_s
-        self.news += 1
+        self.news, self.reminders = self.news + 1, 0
+        known = message.head.number in self.heard.get(message.head.kind, ())
+        self.doubles += known or (isinstance(message, Parcel) and message.head.number in self.parcels)
         match message:
             case Parcel():
                 self.read_parcel(message, now_s)
             case Manifest():
                 self.fire(ReceiverEvent.MORE_CAME)
                 if self.manifest is None:
-                    self.manifest, self.last_arrival_s, self.reminders = message, now_s, 0
+                    self.manifest, self.last_arrival_s = message, now_s
             case Recall():
                 self.fire(ReceiverEvent.RECALLED)
                 if self.hear(K.RECALL, message.head.number):
@@ -334,9 +341,9 @@ class Incoming(Side):
         if news.is_dropped or news.is_double:
             return
         self.parcels[number] = MessageState.VERIFIED
-        self.last_arrival_s, self.reminders = now_s, 0
+        self.last_arrival_s = now_s
         missing = set(range(1, max(self.parcels))) - set(self.parcels)
-        self.gap_since_s = (self.gap_since_s or now_s) if missing else None
+        self.gap_since_s = (now_s if self.gap_since_s is None else self.gap_since_s) if missing else None
         self.look(now_s)  # as it is while the parcel waits to be filed
         complete = set(news.arrives)
         for one in message.entries:

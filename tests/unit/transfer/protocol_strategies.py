@@ -195,6 +195,8 @@ RECEIVER_FACTS = st.builds(
     reminders=st.integers(0, 15),
     is_told=st.booleans(),
     notes=NOTES,
+    doubles=SMALL,
+    asked_s=st.none() | INSTANTS,
 )
 CONTACT_FACTS = st.builds(
     ContactFacts,

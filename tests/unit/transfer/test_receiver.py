@@ -104,12 +104,12 @@ def test_reminders_are_bounded_and_patient(facts, now_s) -> None:
     step = receiver.next_step(facts, LIMITS, now_s)
     if step.is_reminder:
         assert step.write_receipt and step.asks
-        assert facts.reminders < LIMITS.reminders_max and facts.state in WAITING
-        assert not facts.in_hand and not facts.news
     if step.asks:
         assert step.write_receipt and facts.state in WAITING
+        assert facts.reminders < LIMITS.reminders_max or facts.in_hand, "then it is given up"
+        assert not facts.in_hand or facts.gap_since_s is not None, "what is here is not asked for"
     if step.event is ReceiverEvent.WENT_SILENT:
-        assert facts.reminders >= LIMITS.reminders_max and not facts.in_hand and not facts.news
+        assert facts.reminders >= LIMITS.reminders_max and not facts.in_hand
 
 
 @given(RECEIVER_FACTS, INSTANTS)
@@ -162,6 +162,7 @@ def test_a_receiver_that_gets_nothing_asks_and_then_tells_a_person(priority, sta
             asked_s = now_s if step.asks and asked_s is None else asked_s
             reminders = facts.reminders + 1 if step.is_reminder else facts.reminders
             facts = dataclasses.replace(facts, reminders=reminders, last_receipt_s=now_s, news=0)
+            facts = dataclasses.replace(facts, asked_s=now_s) if step.asks else facts
         if step.event is not None:
             break
         assert looks < 100, "asked for ever"
@@ -178,9 +179,19 @@ def test_a_gap_is_asked_for_sooner_than_silence() -> None:
     facts = dataclasses.replace(SILENT, last_arrival_s=1_009.0, gap_since_s=1_000.0, last_receipt_s=1_003.0)
     assert not acts(receiver.next_step(facts, LIMITS, 1_009.9))
     step = receiver.next_step(facts, LIMITS, 1_010.0)
-    assert step.write_receipt and step.asks and not step.is_reminder
-    asked = dataclasses.replace(facts, last_receipt_s=1_010.0)
-    assert not receiver.next_step(asked, LIMITS, 1_016.0).write_receipt, "once; after that it waits as for silence"
+    assert step.write_receipt and step.asks
+    asked = dataclasses.replace(facts, last_receipt_s=1_010.0, asked_s=1_010.0, reminders=1)
+    assert not receiver.next_step(asked, LIMITS, 1_029.9).write_receipt, "the wait doubles for a gap as well"
+    assert receiver.next_step(asked, LIMITS, 1_030.0).asks
+
+
+def test_a_receipt_that_answers_doubles_goes_by_all_relays() -> None:
+    """The receipts before it may have been swallowed."""
+    for state in ReceiverState:
+        facts = dataclasses.replace(SILENT, state=state, news=1, doubles=1, last_receipt_s=None)
+        step = receiver.next_step(facts, LIMITS, 1_001.0)
+        assert step.write_receipt and step.by_all
+        assert not receiver.next_step(dataclasses.replace(facts, doubles=0), LIMITS, 1_001.0).by_all
 
 
 def test_the_first_filed_parcel_is_said_at_once() -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from raypost.archive.tables.base import Base, identity, one_of
@@ -118,7 +119,9 @@ class MessageRow(Base):
     copy: Mapped[int] = mapped_column(default=0, server_default="0")
     state: Mapped[str]
     priority_rank: Mapped[int] = mapped_column(default=0)
-    body: Mapped[dict[str, Any] | None] = mapped_column(comment="what a small message says, where no table has it")
+    body: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB(none_as_null=True), comment="what a small message says, where no table has it"
+    )
     attempt: Mapped[int] = mapped_column(default=1, comment="each new sealing counts")
     tries: Mapped[int] = mapped_column(default=0, comment="submissions of this attempt")
     relay: Mapped[str] = mapped_column(default="")

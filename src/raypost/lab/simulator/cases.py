@@ -68,6 +68,7 @@ def take_receipt(desk: Desk, transfer: Outgoing, receipt: Receipt) -> None:
         parcels={row.number: row.state for row in originals if row.kind is MessageKind.PARCEL},
         notes={(row.kind, row.number): row.state for row in originals if row.kind is not MessageKind.PARCEL},
         seen_before={row.number for row in originals if row.is_seen},
+        just_sent=_just_sent(desk, transfer, originals),
     )
     for row in originals:
         if row.kind is MessageKind.PARCEL and is_latest and row.is_seen != (row.number in news.seen):
@@ -99,6 +100,15 @@ def _note_filed(desk: Desk, row: MessageRow) -> None:
     if row.state is MessageState.ACCEPTED:
         _measure(desk, row)
     row.state, row.due_s = MessageState.FILED, None
+
+
+def _just_sent(desk: Desk, transfer: Outgoing, rows: list[MessageRow]) -> set[int]:
+    since_s = desk.now() - (desk.ledger.contacts[transfer.partner].round_trip_s or 0.0)
+    return {
+        row.number
+        for row in rows
+        if row.kind is MessageKind.PARCEL and row.state is MessageState.ACCEPTED and (row.accepted_s or 0.0) > since_s
+    }
 
 
 def _note_seen(desk: Desk, row: MessageRow, is_seen: bool) -> None:
@@ -176,12 +186,6 @@ def _site_number(name: str) -> int:
 def latest_by_partner(case: CaseRow) -> dict[str, Outgoing]:
     """Return the latest transfer of a case to each partner."""
     return {one.partner: one for one in case.transfers}
-
-
-def next_centre(desk: Desk, case: CaseRow, partner: str) -> str | None:
-    """Return the centre that a case goes to when a partner is silent; None when every one was tried."""
-    tried = {partner, *case.goes_to, *(one.partner for one in case.transfers)}
-    return next((name for name in desk.ledger.contacts if name not in tried), None)
 
 
 def reroute(desk: Desk, case: CaseRow, transfer: Outgoing, instead: Outgoing) -> None:

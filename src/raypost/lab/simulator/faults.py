@@ -14,6 +14,9 @@ SEND_S = 2_400.0
 """The scanners send within about so long."""
 POINTS = ("seal", "accept", "collect", "open", "file")
 RENEWED_S = 7_200.0
+RESTORE_S = 30.0
+HEARD_S = 2_500.0
+"""So long after a restore every partner has heard a sign of life, lost ones included."""
 
 
 BACK_S = 20.0
@@ -79,7 +82,7 @@ def _break_site(network: Network, site: Site, chance: random.Random) -> None:
         if chance.random() < 0.3:
             world.after(chance.uniform(0.0, SEND_S), _doom, site, chance.choice(POINTS))
     if chance.random() < 0.1:
-        world.after(chance.uniform(0.0, SEND_S), _back_up, site, chance.uniform(30.0, 3_600.0))
+        world.after(chance.uniform(0.0, SEND_S), _back_up, network, site, chance.uniform(30.0, 3_600.0))
     if chance.random() < 0.08:
         from_s = chance.uniform(0.0, SEND_S)
         site.key_expired = (from_s, from_s + RENEWED_S)
@@ -92,10 +95,13 @@ def _doom(site: Site, point: str) -> None:
     site.doom = point
 
 
-def _back_up(site: Site, restored_after_s: float) -> None:
+def _back_up(network: Network, site: Site, restored_after_s: float) -> None:
+    """Make a backup that the site is restored from later; then everybody must hear of it."""
     if site.is_up:
+        network.greet(restored_after_s + RESTORE_S + HEARD_S)
         site.world.say(site.name, "backed up")
-        site.world.after(restored_after_s, site.restore, site.ledger.backup(), site.now(), 30.0)
+        site.world.after(restored_after_s, site.restore, site.ledger.backup(), site.now(), RESTORE_S)
+        site.world.after(restored_after_s + RESTORE_S + HEARD_S, site.world.say, site.name, "was restored a while ago")
 
 
 def _set_clock(site: Site, step_s: float) -> None:

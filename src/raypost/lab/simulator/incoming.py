@@ -111,6 +111,7 @@ def _take_parcel(desk: Desk, transfer: Incoming, parcel: Parcel) -> None:
     for sha256 in news.arrives:
         transfer.items[sha256] = ItemState.ARRIVED
     transfer.parcels[number] = MessageState.VERIFIED
+    transfer.arrived_s.setdefault(number, desk.now())
     transfer.entries[number] = parcel.entries
     desk.wake_file(transfer, number)
 
@@ -123,6 +124,7 @@ def _take_manifest(desk: Desk, transfer: Incoming, manifest: Manifest) -> None:
         transfer.doubles += 1
         return
     transfer.manifest_number, transfer.manifest_parcels = manifest.head.number, manifest.parcels
+    transfer.manifest_s = desk.now()
     transfer.manifest = frozenset(one.sha256 for one in manifest.instances)
     for one in manifest.instances:
         transfer.items.setdefault(one.sha256, ItemState.LISTED)
@@ -138,8 +140,9 @@ def file_parcel(desk: Desk, transfer: Incoming, number: int) -> None:
             sha256 = entry.instance.sha256
             if transfer.items[sha256] is ItemState.ARRIVED:
                 transfer.items[sha256] = ItemState.FILED
-                place = (transfer.partner, sha256)
-                desk.ledger.archive[place] = desk.ledger.archive.get(place, 0) + 1
+                desk.ledger.archive.add((transfer.partner, sha256))
+                filing = (transfer.transfer_key, sha256)
+                desk.ledger.filings[filing] = desk.ledger.filings.get(filing, 0) + 1
     transfer.parcels[number] = MessageState.FILED
     transfer.news += 1
     desk.note("filed", transfer, parcel=number)
@@ -149,6 +152,7 @@ def file_parcel(desk: Desk, transfer: Incoming, number: int) -> None:
 def receiver_facts(transfer: Incoming, seen: frozenset[int]) -> ReceiverFacts:
     """Count what the receiver's machine wants to know."""
     done = (ItemState.FILED, ItemState.REFUSED)
+    manifest = None if transfer.manifest_parcels is None else (transfer.manifest_parcels, transfer.manifest_s)
     verified = sum(state is MessageState.VERIFIED for state in transfer.parcels.values())
     return ReceiverFacts(
         state=transfer.state,
@@ -158,7 +162,7 @@ def receiver_facts(transfer: Incoming, seen: frozenset[int]) -> ReceiverFacts:
         in_hand=verified + len(seen - transfer.parcels.keys()),
         news=transfer.news,
         has_first_filed=not transfer.receipted_parcels and verified < len(transfer.parcels),
-        gap_since_s=transfer.gap_since_s,
+        gap_since_s=receipts.gap_since_s(transfer.arrived_s, seen, manifest),
         opened_s=transfer.opened_s,
         last_arrival_s=transfer.last_arrival_s,
         last_receipt_s=transfer.last_receipt_s,
@@ -166,6 +170,7 @@ def receiver_facts(transfer: Incoming, seen: frozenset[int]) -> ReceiverFacts:
         is_told=transfer.told_s is not None,
         notes=unheard_notes(transfer),
         doubles=transfer.doubles,
+        asked_s=transfer.asked_s,
     )
 
 
@@ -173,11 +178,6 @@ def rearm_incoming(desk: Desk, transfer: Incoming) -> None:
     """Decide what an incoming transfer waits for; the end of every transaction about it."""
     now_s = desk.now()
     seen = desk.seen(transfer)
-    missing = receipts.missing_parcels(frozenset(transfer.parcels) | seen, None) if transfer.parcels else frozenset()
-    if not missing:
-        transfer.gap_since_s = None
-    elif transfer.gap_since_s is None:
-        transfer.gap_since_s = now_s
     step = receiver.next_step(receiver_facts(transfer, seen), desk.times.limits.receiver, now_s)
     if step.event is not None:
         transfer.state = receiver.fire(transfer.state, step.event)
@@ -187,6 +187,8 @@ def rearm_incoming(desk: Desk, transfer: Incoming) -> None:
         transfer.news, transfer.doubles, transfer.last_receipt_s = 0, 0, now_s
         transfer.receipted_parcels = sum(state is MessageState.FILED for state in transfer.parcels.values())
         transfer.reminders = transfer.reminders + 1 if step.is_reminder else 0
+        if step.asks:
+            transfer.asked_s = now_s
         body = {"asks": step.asks}
         add_message(desk, transfer, MessageKind.RECEIPT, transfer.receipts, by_all=step.by_all, body=body)
         desk.wake_pack(transfer)

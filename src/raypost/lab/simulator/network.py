@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,7 @@ class Network:
     Attributes:
         referring: Hospitals that send.
         centres: Hospitals that receive.
+        greet: Lets signs of life begin, for so many seconds.
     """
 
     world: World
@@ -38,6 +40,7 @@ class Network:
     relays: list[Relay] = field(default_factory=list)
     referring: list[Site] = field(default_factory=list)
     centres: list[Site] = field(default_factory=list)
+    greet: Callable[[float], None] = lambda _: None
 
     @property
     def sites(self) -> dict[str, Site]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from raypost.lab.simulator.desk import Desk
-from raypost.lab.simulator.rows import BULK, IN_HAND, Incoming, MessageRow, Outgoing, WaitingRow
+from raypost.lab.simulator.rows import BULK, IN_HAND, CaseRow, Incoming, MessageRow, Outgoing, WaitingRow
 from raypost.model.manifest import ManifestEntry
 from raypost.model.transfer import MessageKind, MessageState, Priority
 from raypost.transfer import failover, pacing, sender
@@ -238,6 +238,12 @@ def relay_for(desk: Desk, row: MessageRow) -> str | None:
     return failover.choose(known, avoid=row.relay, turn=row.number, prefer=answers)
 
 
+def next_centre(desk: Desk, case: CaseRow, partner: str) -> str | None:
+    """Return the centre that a case goes to when a partner is silent; None when every one was tried."""
+    tried = {partner, *case.goes_to, *(one.partner for one in case.transfers)}
+    return next((name for name in desk.ledger.contacts if name not in tried), None)
+
+
 def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
     """Count what the sender's machine wants to know."""
     in_hand = unconfirmed = seen = refused = parcels = 0
@@ -267,6 +273,10 @@ def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
             notes.append(_note(row))
     contact = desk.ledger.contacts[transfer.partner]
     usable = [one for one in desk.relays_of(transfer.partner) if one.state is not failover.RelayState.AWAY]
+    case = desk.ledger.cases[transfer.study]
+    may_go_elsewhere = (
+        transfer.reroute_after_s is not None and next_centre(desk, case, transfer.partner) is not None
+    )
     return SenderFacts(
         state=transfer.state,
         seed=transfer.transfer_key,
@@ -289,7 +299,7 @@ def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
         switches=transfer.switches,
         switched_s=transfer.switched_s,
         is_told=transfer.told_s is not None,
-        reroute_after_s=transfer.reroute_after_s,
+        reroute_after_s=transfer.reroute_after_s if may_go_elsewhere else None,
         seen=seen,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from raypost.lab.simulator import cases
+from raypost.lab.simulator import cases, hellos, outgoing
 from raypost.lab.simulator.faults import break_things
 from raypost.lab.simulator.figures import Figures
 from raypost.lab.simulator.network import Network, build
@@ -22,6 +22,9 @@ from raypost.transfer.sender import OPEN, SenderState
 
 HORIZON_S = 40 * 86_400.0
 AGAIN_S = 10.0
+HELLO_SEEDS = 8
+"""One in so many seeds has signs of life from the beginning; where a site is restored they begin with that."""
+GREETS_S = 2_400.0
 LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -38,11 +41,13 @@ class Play:
         self.promises = Promises(self.network)
         self.recalled: set[str] = set()
         self.keys = 0
+        self.greets_until_s = 0.0
+        self.network.greet = self._begin_greeting
         for site in self.network.sites.values():
             site.on_note = self._hear
             site.on_arm = self.promises.check_due
             site.uses_wire = seed % 10 == 0
-            site.greets = lambda: False
+            site.greets = self._greets
 
     def run(self) -> Figures:
         """Play it.
@@ -56,11 +61,25 @@ class Play:
             if self.people.random() < (0.15 if self.weather.is_chaos else 0.06):
                 self.world.after(study.start_s + self.people.uniform(2.0, 120.0), self._recall, study)
         break_things(self.network, self.people)
+        if self.world.seed % HELLO_SEEDS == 0:
+            self._begin_greeting()
         if not self.world.run(HORIZON_S):
             raise BrokenPromiseError(f"something still waits after {HORIZON_S / 86_400:.0f} days")
         self.promises.check_end(self.studies)
         self.figures.finish(self.network)
         return self.figures
+
+    # signs of life
+
+    def _greets(self) -> bool:
+        return self.world.now_s < self.greets_until_s
+
+    def _begin_greeting(self, for_s: float = GREETS_S) -> None:
+        self.greets_until_s = max(self.greets_until_s, self.world.now_s + for_s)
+        for site in self.network.sites.values():
+            if site.is_up:
+                for partner in site.ledger.contacts:
+                    hellos.arm_contact(site, partner)
 
     # scanners
 
@@ -92,8 +111,7 @@ class Play:
             cases.add_instances(site, latest, items)
 
     def _open(self, site: Site, case: CaseRow, study: Study, partner: str) -> Outgoing:
-        deadline_s = study.deadline_s if cases.next_centre(site, case, partner) else None
-        return cases.open_outgoing(site, case, partner, self._new_key(), study.priority, deadline_s)
+        return cases.open_outgoing(site, case, partner, self._new_key(), study.priority, study.deadline_s)
 
     def _new_key(self) -> str:
         self.keys += 1
@@ -118,7 +136,7 @@ class Play:
 
     def _hear(self, site: Office, what: str, row: Outgoing | Incoming, said: dict[str, object]) -> None:
         self.figures.hear(site, what, row, said)
-        self.promises.hear(site, what, row)
+        self.promises.hear(site, what, row, said)
         if isinstance(row, Incoming):
             if what == "announced" and row.priority is Priority.EMERGENCY and self.people.random() < 0.5:
                 kind = MessageKind.TAKE if self.people.random() < 0.5 else MessageKind.OPENED
@@ -132,7 +150,7 @@ class Play:
 
     def _reroute(self, site: Site, transfer: Outgoing) -> None:
         case = site.ledger.cases[transfer.study]
-        partner = cases.next_centre(site, case, transfer.partner)
+        partner = outgoing.next_centre(site, case, transfer.partner)
         if partner is not None:
             study = next(one for one in self.studies if one.study_instance_uid == transfer.study)
             cases.reroute(site, case, transfer, self._open(site, case, study, partner))

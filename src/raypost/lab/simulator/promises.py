@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from raypost.lab.simulator.network import Network
 from raypost.lab.simulator.office import Office
@@ -30,14 +31,16 @@ class Promises:
         self.told: set[str] = set()
         self.mails_in: dict[str, int] = {}
 
-    def hear(self, site: Office, what: str, row: Outgoing | Incoming) -> None:
+    def hear(self, site: Office, what: str, row: Outgoing | Incoming, said: dict[str, Any]) -> None:
         """Look at an event that just happened."""
         if what == "told" and isinstance(row, Outgoing):
             self.told.add(row.transfer_key)
         elif what == "delivered" and isinstance(row, Outgoing):
             self._check_delivered(site.name, row)
         elif what == "filed" and isinstance(row, Incoming):
-            twice = [one for one in row.items if site.ledger.archive.get((row.partner, one), 0) > 1]
+            filings, number = site.ledger.filings, said["parcel"]
+            entries = row.entries[number]
+            twice = [one for one in entries if filings.get((row.transfer_key, one.instance.sha256), 0) > 1]
             self._need(not twice, f"{len(twice)} instances were filed twice at {site.name}")
         elif isinstance(row, Incoming):
             self.mails_in[row.transfer_key] = self.mails_in.get(row.transfer_key, 0) + 1

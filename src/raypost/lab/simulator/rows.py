@@ -110,7 +110,7 @@ class Incoming:
     receipts: int = 0
     receipted_parcels: int = 0
     last_receipt_s: float | None = None
-    gap_since_s: float | None = None
+    asked_s: float | None = None
     told_s: float | None = None
     manifest_number: int = 0
     manifest_parcels: int | None = None
@@ -118,6 +118,8 @@ class Incoming:
     items: dict[str, ItemState] = field(default_factory=dict)
     ranges: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     parcels: dict[int, MessageState] = field(default_factory=dict)
+    arrived_s: dict[int, float] = field(default_factory=dict)
+    manifest_s: float = 0.0
     entries: dict[int, tuple[ParcelEntry, ...]] = field(default_factory=dict)
     heard: dict[MessageKind, set[int]] = field(default_factory=dict)
     messages: list[MessageRow] = field(default_factory=list)
@@ -174,7 +176,8 @@ class Ledger:
     """Everything a site has committed.
 
     Attributes:
-        archive: How often each instance was filed here, by its sender's site and hash; twice would be a fault.
+        archive: What is filed here, by its sender's site and hash.
+        filings: How often a transfer brought an instance to be filed, by its key and hash; twice would be a fault.
         hidden: Instances whose transfer was recalled.
         collected: Mails that were fetched, by relay and number.
         unopened: Of these, the mails themselves that were not opened yet.
@@ -185,7 +188,8 @@ class Ledger:
     cases: dict[str, CaseRow] = field(default_factory=dict)
     contacts: dict[str, ContactRow] = field(default_factory=dict)
     relays: dict[str, RelayRow] = field(default_factory=dict)
-    archive: dict[tuple[str, str], int] = field(default_factory=dict)
+    archive: set[tuple[str, str]] = field(default_factory=set)
+    filings: dict[tuple[str, str], int] = field(default_factory=dict)
     collected: set[tuple[str, int]] = field(default_factory=set)
     unopened: dict[tuple[str, int], Any] = field(default_factory=dict)
     hellos: list[MessageRow] = field(default_factory=list)
