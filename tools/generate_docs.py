@@ -27,6 +27,7 @@ os.environ.update(COLUMNS="100", NO_COLOR="1", TERM="dumb")
 
 import typer.main  # noqa: E402  (after the environment is in order)
 from protocol_docs import SPECIFICATION_REGIONS, states_text, table  # noqa: E402
+from refusal_docs import refusals_text  # noqa: E402
 from sqlalchemy.dialects import postgresql  # noqa: E402
 
 import raypost  # noqa: E402
@@ -361,6 +362,11 @@ def transfer_syntaxes_region() -> str:
     return table(("preference", "transfer syntax", "UID"), rows)  # type: ignore[arg-type]
 
 
+def refusals_page() -> str:
+    """Return the page of refusals and bounces."""
+    return HEADER.format(source="mail/smtp_replies.py and transfer/refusals.py") + refusals_text()
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/cli.md": cli_page,
     "docs/reference/settings.md": settings_page,
@@ -368,6 +374,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/events.md": events_page,
     "docs/reference/database.md": database_page,
     "docs/reference/states.md": states_page,
+    "docs/reference/refusals.md": refusals_page,
 }
 
 REGIONS: dict[str, dict[str, Callable[[], str]]] = {

@@ -106,10 +106,11 @@ def walk(shelves: dict[str, Path], *, everything: bool = False) -> Iterator[Entr
             continue
         inside = sorted(one for one in folder.iterdir() if one.is_dir()) if name == BLOBS else [folder]
         for one in inside:
+            begin = f"{name}/{one.name}/" if name == BLOBS else f"{name}/"
             with os.scandir(one) as files:
                 names = sorted(file.name for file in files if file.is_file(follow_symlinks=False))
             for file_name in names:
-                place = f"{name}/{(one / file_name).relative_to(folder).as_posix()}"
+                place = begin + file_name
                 if (everything or _PLACE.fullmatch(place)) and (size_bytes := file_size(one / file_name)) is not None:
                     yield Entry(place, size_bytes)
 

@@ -29,7 +29,7 @@ from raypost.errors import IntegrityError, NotNowError, UsageError
 MARK = "raypost-backup.json"
 MANIFEST, DUMP, CONTENT_LIST, CONFIG = "manifest.json", "database.dump", "content.txt", "raypost.toml"
 KEYS, SETTINGS = "keys", "settings"
-HARMLESS = {"lost+found", "lock"}
+HARMLESS = {"lost+found", "lock", f"{MARK}.new"}
 """What may lie in a folder that is still to become one of backups."""
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EROFS, errno.EACCES)
 """What a file system without locks, or one that may only be read, says."""

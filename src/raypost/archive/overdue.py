@@ -46,12 +46,16 @@ select exists (select from rp_transfer where due <= :now)
 
 
 def streaming_of_case(tx: Transaction, case_id: int) -> list[int]:
-    """Return the outgoing transfers of a case that are still open."""
+    """Return the outgoing transfers of a case that more may come for, in the order in which they are locked."""
     return list(
         tx.scalars(
-            sa.select(TransferRow.id).where(
-                TransferRow.case_id == case_id, TransferRow.direction == "out", TransferRow.state == "streaming"
+            sa.select(TransferRow.id)
+            .where(
+                TransferRow.case_id == case_id,
+                TransferRow.direction == "out",
+                TransferRow.state.in_(("announced", "streaming")),
             )
+            .order_by(TransferRow.id)
         )
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raypost.archive import collected, partners, queue, search
 from raypost.dicom.scu import DicomNode, echo
-from raypost.errors import RaypostError, RefusedError, UnreachableError
+from raypost.errors import RaypostError, RefusedError, UnreachableError, UsageError
 from raypost.lab.sample_studies import tiny_ct, write_study
 from raypost.mail.imap import ImapMailbox
 from raypost.mail.smtp import SmtpSession
@@ -20,6 +20,7 @@ from raypost.model.site import Partner
 from raypost.model.transfer import Priority
 from raypost.model.units import duration_text, size_text
 from raypost.node.accounts import imap_account, smtp_account
+from raypost.node.ae_titles import partner_with_title
 from raypost.node.dicom_process import make_intake, port_in_use
 from raypost.node.site import Site, opened_site, read_password
 from raypost.node.worker_process import make_route
@@ -63,6 +64,8 @@ def run(settings: Settings, partner_name: str | None, timeout_s: float) -> Itera
             yield Finding("database", True, "answers, schema is up to date")
             yield _disk(site)
             yield from _certificates(site, partner_name)
+            yield from _ways(site, partner_name)
+            yield _ae_titles(site)
             yield _serving(site)
             yield _try("DICOM port", lambda: _dicom(settings))
             yield from _transfers(site, partner_name, timeout_s)
@@ -108,6 +111,21 @@ def _disk(site: Site) -> Finding:
     return Finding("disk", True, f"{size_text(free)} free")
 
 
+def _ae_titles(site: Site) -> Finding:
+    own = site.settings.dicom.ae_title
+    with site.archive.database.transaction() as tx:
+        other = partner_with_title(own, partners.all_partners(tx))
+    if other is None:
+        return Finding("AE titles", True, f"{own} is this site's alone")
+    return Finding(
+        "AE titles",
+        False,
+        f"{own} is this site's own title and one of {other.name}: what modalities send here goes there",
+        "Change [dicom] ae_title in raypost.toml, and tell the modalities.",
+        UsageError.code,
+    )
+
+
 def _certificates(site: Site, partner_name: str | None) -> Iterator[Finding]:
     with site.archive.database.transaction() as tx:
         known = partners.all_partners(tx)
@@ -130,6 +148,26 @@ def _certificate(site: Site, one: Partner) -> Finding:
     if until is not None and until - now < EXPIRES_SOON:
         return Finding(name, True, f"expires soon, on {until:%Y-%m-%d}", f"{whose} before that day.")
     return Finding(name, True, f"valid until {until:%Y-%m-%d}" if until else "valid without end")
+
+
+def _ways(site: Site, partner_name: str | None) -> Iterator[Finding]:
+    """Say by which relays each partner is reached: those on which both sides have a mailbox."""
+    ours = list(site.settings.relay)
+    with site.archive.database.transaction() as tx:
+        known = partners.all_partners(tx)
+    for one in known:
+        if one.is_self or partner_name not in (None, one.name):
+            continue
+        theirs = {mailbox.relay or ours[0] for mailbox in one.mailboxes}
+        common = [name for name in ours if name in theirs]
+        said, do = f"reached by {', '.join(common)}", ""
+        if not common:
+            said = f"has no mailbox on a relay of this name: reached only if {ours[0]} delivers to other providers"
+            do = "Compare the names in [relay.NAME] with those on the partner's card."
+        elif len(common) == 1 and len(ours) > 1:
+            said += " alone: when that relay is away, nothing goes there"
+            do = "Ask the partner for a mailbox on a second relay, and for its new card."
+        yield Finding(f"relays of {one.name}", True, said, do)
 
 
 def _serving(site: Site) -> Finding:

@@ -23,6 +23,8 @@ from raypost.node.demo_site import DemoSite
 from raypost.node.demo_story import Storyteller
 
 LOOK_S = 0.1
+LOOKS_AFTER_MAX = 50
+LATE_IMAGES_S = 5.0
 MEMORY_EVERY = 3
 DELIVERY_TIMEOUT_S = 240.0
 FAULT_TIMEOUT_S = 120.0
@@ -124,6 +126,7 @@ class Demo:
         self._names: dict[tuple[str, int], str] = {}
         self._carried = dict.fromkeys(network.relays, 0)
         self._peaks = dict.fromkeys(network.sites, 0)
+        self._ended_at: datetime | None = None
 
     def close(self) -> None:
         """Give the connections back."""
@@ -159,13 +162,33 @@ class Demo:
             looks += 1
             if self._fault is not None:
                 self._fault.look(stage)
-            if not scanner.is_alive() and (scanner.failed is not None or self.progress.is_ended):
+            if not scanner.is_alive() and (scanner.failed is not None or self._is_over()):
                 break
             self._pause.wait(LOOK_S)
         if scanner.failed is not None:
             raise scanner.failed
-        self.look(story, with_memory=True, is_last=True)
+        self._look_after(story, len(files))
         return self._outcome(files, scanner, story)
+
+    def _is_over(self) -> bool:
+        """Say whether it ended; for a while not before all is confirmed: late images may open one more transfer."""
+        it, now = self.progress, self._clock.now()
+        if not it.is_ended:
+            self._ended_at = None
+            return False
+        self._ended_at = self._ended_at or now
+        received, confirmed = it.count(REFERRER, "received"), it.count(REFERRER, "receipted")
+        return confirmed >= received or (now - self._ended_at).total_seconds() > LATE_IMAGES_S
+
+    def _look_after(self, story: Storyteller, instances: int) -> None:
+        """Hear the end of the story: an event is read only when every transaction that began before it has ended."""
+        final = self._partner(REFERRER, self.progress.delivered_to)
+        for _ in range(LOOKS_AFTER_MAX):
+            self.look(story)
+            if not final or self.progress.count(final, "filed") >= instances:
+                break
+            self._pause.wait(LOOK_S)
+        self.look(story, with_memory=True, is_last=True)
 
     def look(self, story: Storyteller, *, with_memory: bool = False, is_last: bool = False) -> None:
         """Read what happened since the last look, show and tell it."""

@@ -19,6 +19,8 @@ from raypost.model.units import size_text
 from raypost.settings import Settings
 
 UNFINISHED = "restore.unfinished"
+HARMLESS = {"lost+found", f"{UNFINISHED}.new"}
+"""What may lie in a folder that is empty; the second was being written when somebody was killed."""
 NOT_YET = "There is no site in the folder yet. The same command again goes on where this one ended."
 ROOM_BYTES = 256 << 20
 """What a new database needs beside the images."""
@@ -62,7 +64,7 @@ def prepare_folder(folder: Path, source: Path) -> Note:
     if (folder / CONFIG).exists():
         note.remove()
         raise UsageError(f"there is a site in {folder}", do="Choose an empty folder.")
-    others = sorted({one.name for one in folder.iterdir()} - {"lost+found"})
+    others = sorted({one.name for one in folder.iterdir()} - HARMLESS)
     if others and not note.is_there:
         raise UsageError(f"{folder} is not empty: {others[0]}", do="Choose an empty folder.")
     note.take(str(place))

@@ -10,6 +10,7 @@ from raypost.archive import partners
 from raypost.errors import UsageError
 from raypost.model.identifiers import is_fingerprint
 from raypost.model.site import Mailbox, Partner, check_site_words
+from raypost.node.ae_titles import refuse_own_title
 from raypost.node.site import Site, opened_site
 from raypost.sealing.certificates import CardAddress, SiteCard, confirm_fingerprint, read_card, write_card
 from raypost.settings import Settings, load
@@ -228,7 +229,7 @@ def add_partner(site: Site, card_file: Path, fingerprint: str, who: str, why: st
     """Add a partner from its card, once a person confirmed the full fingerprint.
 
     Raises:
-        UsageError: The fingerprint is not confirmed, or the card cannot be used.
+        UsageError: The fingerprint is not confirmed, or the card cannot be used, or one of its AE titles is our own.
     """
     try:
         if card_file.stat().st_size > CARD_MAX_BYTES:
@@ -253,6 +254,7 @@ def add_partner(site: Site, card_file: Path, fingerprint: str, who: str, why: st
     partner = Partner(
         0, card.name, card.display_name, card.ae_title_stem, boxes[0].address, card.fingerprint, mailboxes=boxes
     )
+    refuse_own_title(site.settings.dicom.ae_title, partner)
     with site.archive.database.transaction() as tx:
         return partners.add_partner(tx, partner, card.certificate, now=site.clock.now(), who=who, why=why)
 

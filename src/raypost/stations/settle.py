@@ -68,6 +68,7 @@ class Settle:
     def release(self, case_id: int) -> None:
         """Look at the open transfers of a case whose modality released its association."""
         with self.archive.database.transaction() as tx:
+            transfers.lock_case(tx, case_id)  # as routing does: whoever locks several transfers of a case goes alone
             for transfer_id in overdue.streaming_of_case(tx, case_id):
                 transfer = transfers.lock(tx, transfer_id)
                 if transfer is not None:

@@ -222,6 +222,7 @@ class Hello:
         mail_size_max_bytes: Largest mail that is fetched here.
         interval_s: The next one comes after so long.
         restored_from: This site was restored from a backup of this instant: what was received after it is gone.
+        fetch_bytes_per_s: What the line carries when mails are fetched here, as measured; 0: it was not measured yet.
     """
 
     head: Head
@@ -232,6 +233,7 @@ class Hello:
     interval_s: float
     echo: Echo | None = None
     restored_from: datetime | None = None
+    fetch_bytes_per_s: int = 0
 
 
 Message = (

@@ -17,8 +17,11 @@ class PacingLimits:
         parcel_min_bytes: A later parcel waits for so much, or for `parcel_wait_s`.
         parcel_max_bytes: No parcel is larger, whatever the relay allows.
         growth: Each parcel may be so many times larger than the one before.
-        parcel_link_s: What the link carries in so many seconds is as large as a parcel gets: nothing urgent waits
-            longer behind it.
+        parcel_link_s: What the slower of our link and the partner's carries in so many seconds is as large as a parcel
+            gets: nothing urgent waits longer behind it.
+        path_s: Where the partner's link is known, no more is on its way to it than that carries in so many seconds:
+            what is read first, and comes later from the scanner, does not queue up behind it.
+        unheard_s: What the relay took so long ago, and the partner does not speak of, does not count any more.
         in_hand_max: So many parcels of a transfer are packed ahead of the relay.
         instances_max: So many instances in one parcel.
     """
@@ -28,7 +31,9 @@ class PacingLimits:
     parcel_max_bytes: int = 6_000_000
     parcel_wait_s: float = 1.0
     growth: int = 3
-    parcel_link_s: float = 5.0
+    parcel_link_s: float = 3.0
+    path_s: float = 5.0
+    unheard_s: float = 10.0
     in_hand_max: int = 2
     instances_max: int = 500
 
@@ -55,7 +60,7 @@ def parcel_size_max(
     """Return how many payload bytes parcel number `parcels_before` + 1 may hold.
 
     Args:
-        link_bytes_per_s: What the link to the relay was measured to carry; None before it was.
+        link_bytes_per_s: What the slower of our link to the relay and the partner's was measured to carry; None before.
     """
     grown = limits.first_parcel_max_bytes * int(limits.growth ** min(parcels_before, 12))
     sizes = [grown, limits.parcel_max_bytes, relay_payload_max_bytes]
@@ -74,9 +79,19 @@ def parcel_goes_now(
     is_closed: bool,
     size_max_bytes: int,
     limits: PacingLimits,
+    under_way_bytes: int = 0,
+    path_bytes_per_s: float | None = None,
 ) -> bool:
-    """Say whether the next parcel is made now or waits for more instances."""
+    """Say whether the next parcel is made now or waits: for more instances, or because the partner is slower than we.
+
+    Args:
+        under_way_bytes: Of the parcels that are in hand, or seen by the partner and not filed, or accepted by the relay
+            within the last `unheard_s`.
+        path_bytes_per_s: What the partner's link carries, by its hello; None: unknown.
+    """
     if waiting_bytes <= 0 or in_hand >= limits.in_hand_max:
+        return False
+    if path_bytes_per_s and under_way_bytes > path_bytes_per_s * limits.path_s:
         return False
     if is_closed or parcels_before == 0 or waiting_bytes >= size_max_bytes:
         return True

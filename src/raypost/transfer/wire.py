@@ -185,6 +185,8 @@ def _of_hello(message: Hello) -> dict[str, Any]:
         body["echo"] = {"number": echo.number} | times
     if message.restored_from is not None:
         body["restored_from"] = _text(message.restored_from)
+    if message.fetch_bytes_per_s:
+        body["fetch_rate"] = message.fetch_bytes_per_s
     return body
 
 
@@ -283,6 +285,7 @@ def _hello(head: Head, body: dict[str, Any]) -> Hello:
     if isinstance(interval_s, bool) or not isinstance(interval_s, int | float) or not 0 < interval_s <= INTERVAL_MAX_S:
         raise RemoteProtocolError("the message's entry for interval_s is missing or wrong")
     need(is_count(body.get("mail_size_max"), MAIL_SIZE_MAX_BYTES), "mail_size_max")
+    need(is_count(body.get("fetch_rate", 0), MAIL_SIZE_MAX_BYTES), "fetch_rate")
     heard = None
     if echo is not None:
         need(isinstance(echo, dict) and is_count(echo.get("number"), NUMBER_MAX), "echo")
@@ -296,6 +299,7 @@ def _hello(head: Head, body: dict[str, Any]) -> Hello:
         float(interval_s),
         heard,
         instant_or_none(body.get("restored_from"), "restored_from"),
+        int(body.get("fetch_rate", 0)),
     )
 
 

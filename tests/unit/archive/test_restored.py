@@ -19,6 +19,7 @@ from raypost.archive.rearm import order_again
 from raypost.archive.site import Archive
 from raypost.model.audit import EventKind
 from raypost.stations.dispatch import Dispatch
+from raypost.stations.outcomes import Outcomes
 from raypost.transfer.pacing import PacingLimits
 
 SMALL = PacingLimits(first_parcel_max_bytes=20_000, parcel_max_bytes=20_000)
@@ -72,7 +73,8 @@ def rewinder(server, tmp_path):
 
 def submit_lost(site) -> int:
     """Do what station 5 does with messages whose sealed file is gone; return how many."""
-    dispatch = Dispatch(site.archive, site.clock, site.limits, {}, 1, 0.0, lambda _: False)
+    outcomes = Outcomes(site.archive, site.clock, site.limits, site.pacing)
+    dispatch = Dispatch(site.archive, site.clock, site.limits, outcomes, {}, 1, 0.0, lambda _: False)
     for count in itertools.count():
         with site.archive.database.transaction() as tx:
             message = outbox.claim(tx, "main", "main:0", site.clock.now())

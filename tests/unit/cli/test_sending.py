@@ -171,5 +171,22 @@ def test_all_that_happened_to_a_long_transfer(desk, study) -> None:
     assert [one["fields"].get("number") for one in every["events"]][-2100:] == list(range(1, 2101))
 
 
+def test_our_own_title_is_no_partners(desk) -> None:
+    """Checked when a partner is added, and by `raypost check`, since raypost.toml may change later."""
+    text = desk.config.read_text()
+    try:
+        desk.config.write_text(text.replace('ae_title = "RAYPOST"', 'ae_title = "LUDWIGSHAFEN_N"'))
+        fingerprint = next(one["fingerprint"] for one in desk.ask("partner", "list") if not one["self"])
+        card = desk.folder / "ludwigshafen.card"
+        refused = desk.ask("partner", "add", card, "--fingerprint", fingerprint, exit_code=2)
+        assert "this site's own" in refused["error"]["what"]
+        found = {one["name"]: one for one in desk.ask("check", exit_code=1)["findings"]}
+        assert not found["AE titles"]["good"] and "ludwigshafen" in found["AE titles"]["what"]
+    finally:
+        desk.config.write_text(text)
+    found = {one["name"]: one for one in desk.ask("check", exit_code=1)["findings"]}
+    assert found["AE titles"]["good"]
+
+
 def test_help_names_an_example() -> None:
     assert "Example: raypost send" in CliRunner().invoke(app, ["send", "--help"]).output

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from raypost.mail import collecting_order
 from raypost.mail.collecting_order import (
     BUDGET,
+    BULK_EVERY,
     NULL_SENDER,
     STRANGER_RANK,
     STRANGERS_WEIGHT,
@@ -125,7 +126,7 @@ def test_beyond_the_budget_it_is_bulk_and_a_minute_later_urgent_again():
     bulk_rank = order.choose(NOW).open_rank
     ranks = [one.open_rank for one in urgent]
     assert ranks == sorted(ranks, reverse=True) and len(set(ranks)) == budget, "each ranks below the one before"
-    assert bulk_rank < min(ranks)
+    assert bulk_rank <= 50 < min(ranks)
     assert order.choose_urgent(NOW + 59 * SECOND) is None
     assert order.choose_urgent(NOW + 60 * SECOND).open_rank == ranks[0]
 
@@ -161,6 +162,28 @@ def test_senders_take_turns_by_bytes():
     first = [order.choose(NOW).mail for _ in range(22)]
     given = {sender: sum(one.size_bytes for one in first if one.sender == sender) for sender in (A, B)}
     assert abs(given[A] - given[B]) <= 10_000_000
+
+
+def test_urgent_mails_of_all_senders_take_turns():
+    order = order_of(
+        *(mail(number, "receipt", A, size_bytes=900_000) for number in range(1, 21)),
+        *(mail(number, "receipt", B) for number in range(101, 121)),
+    )
+    assert {order.choose_urgent(NOW).mail.sender for _ in range(2)} == {A, B}
+    assert {order.choose_urgent(NOW).mail.sender for _ in range(18)} == {B}, "one large was as much as many small"
+
+
+def test_urgent_mails_of_a_partner_that_was_quiet_are_not_paid_for_it():
+    order = order_of(*(mail(number, "receipt", B) for number in range(1, 61)))
+    for _ in range(30):
+        order.choose_urgent(NOW)
+    order.add(mail(number, "receipt", A) for number in range(101, 121))
+    assert sum(order.choose_urgent(NOW).mail.sender == A for _ in range(20)) <= 11
+
+
+def test_urgent_mails_leave_a_turn_to_bulk():
+    order = order_of(*(mail(number, "receipt", A) for number in range(1, 51)), mail(100, "parcel", C, 2, 30_000_000))
+    assert 100 in uids(order.choose(NOW) for _ in range(2 * BULK_EVERY))
 
 
 def test_strangers_have_a_small_share_but_one():

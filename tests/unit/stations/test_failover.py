@@ -470,3 +470,109 @@ def test_the_rate_of_a_link_is_measured_with_large_mails(network, neustadt, main
         assert 500_000 < relays.rate_bytes_per_s(tx, RESERVE) < 1_000_000
         relays.note_taken(tx, RESERVE, 99_999, 0.001, now)
         assert relays.rate_bytes_per_s(tx, RESERVE) < 1_000_000
+
+
+BOUNCE = """\
+From: MAILER-DAEMON@raypost.test
+To: neustadt@raypost.test
+Subject: Undelivered Mail Returned to Sender
+MIME-Version: 1.0
+Content-Type: multipart/report; report-type=delivery-status; boundary="q"
+
+--q
+Content-Type: text/plain
+
+I'm sorry.
+
+--q
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; localhost
+
+Final-Recipient: rfc822; ludwigshafen@raypost.test
+Action: {action}
+Status: {enhanced}
+Diagnostic-Code: smtp; 5{enhanced} {words}
+
+--q
+Content-Type: text/rfc822-headers
+
+From: neustadt@raypost.test
+Message-ID: {message_id}
+
+--q--
+"""
+
+
+def bounce(network: Network, site: TestSite, kind: str, enhanced: str, action: str = "failed", words: str = "") -> None:
+    """Let the bounce of the latest attempt of a message come."""
+    [(message_id,)] = site.rows("select message_id from rp_message where kind = :kind and copy = 0 limit 1", kind=kind)
+    text = BOUNCE.format(action=action, enhanced=enhanced, words=words, message_id=message_id)
+    network.deliver(site, text.replace("\n", "\r\n").encode())
+
+
+@pytest.fixture
+def bounced(network, neustadt, head):
+    """A study whose mails by the main relay are taken and not delivered."""
+    network.swallowing = {MAIN}
+    send(neustadt, head)
+    network.run()
+    return network
+
+
+def parcel(site: TestSite):
+    return site.rows("select * from rp_message where kind = 'parcel' and copy = 0 order by number limit 1")[0]
+
+
+@pytest.mark.parametrize("enhanced", ["5.2.2", "5.1.1", "4.4.7", "5.7.1"])
+def test_what_bounced_goes_by_the_other_relay_at_once(bounced, neustadt, enhanced) -> None:
+    bounce(bounced, neustadt, "parcel", enhanced)
+    bounced.run()
+    assert (parcel(neustadt).relay, parcel(neustadt).attempt) == (RESERVE, 2)
+    assert not alarms(neustadt) and relay_row(neustadt).state == "suspect"
+    assert_delivered(bounced, neustadt)
+
+
+def test_a_bounce_that_is_only_a_delay_changes_nothing(bounced, neustadt) -> None:
+    bounce(bounced, neustadt, "parcel", "4.4.1", action="delayed")
+    bounced.run()
+    assert parcel(neustadt).attempt == 1 and "bounced" in neustadt.kinds()
+
+
+def test_a_bounce_of_an_older_attempt_or_of_a_stranger_changes_nothing(bounced, neustadt) -> None:
+    bounce(bounced, neustadt, "parcel", "5.2.2")
+    [(old,)] = neustadt.rows("select message_id from rp_message where kind = 'parcel'")
+    bounced.run()
+    for message_id in (old, "<guess@raypost.test>"):
+        text = BOUNCE.format(action="failed", enhanced="5.2.2", words="", message_id=message_id)
+        bounced.deliver(neustadt, text.replace("\n", "\r\n").encode())
+    bounced.run()
+    assert parcel(neustadt).attempt == 2 and neustadt.kinds().count("mail ignored") == 2
+
+
+def test_what_is_too_big_on_the_way_is_cut_smaller_and_never_without_end(bounced, neustadt) -> None:
+    for _ in range(30):
+        if parcel(neustadt).state == "replaced":
+            break
+        bounce(bounced, neustadt, "parcel", "5.3.4", words="message too big")
+        bounced.run()
+    count = neustadt.scalar("select count(*) from rp_message where kind = 'parcel' and copy = 0")
+    assert count <= 4 and parcel(neustadt).attempt <= 5
+    assert_delivered(bounced, neustadt, within_s=120)
+
+
+def test_a_bounce_by_the_only_relay_is_told_once(bounced, neustadt) -> None:
+    with neustadt.archive.database.transaction() as tx:
+        relays.declare(tx, [MAIN], neustadt.clock.now())
+    bounce(bounced, neustadt, "parcel", "5.1.1")
+    bounce(bounced, neustadt, "parcel", "5.1.1")
+    bounced.run()
+    assert alarms(neustadt) == ["bounced"] and parcel(neustadt).attempt == 1
+
+
+def test_bounces_of_one_message_end(bounced, neustadt) -> None:
+    bounced.swallowing = {MAIN, RESERVE}
+    for _ in range(8):
+        bounce(bounced, neustadt, "parcel", "5.1.1")
+        bounced.run()
+    assert parcel(neustadt).attempt <= 5

@@ -7,6 +7,8 @@ with rows. A simulator of a whole network is another thing; this one fits on a p
 import json
 from dataclasses import dataclass, field
 
+from protocol_examples import TRANSFER, at, head
+
 from raypost.model.manifest import ManifestEntry
 from raypost.model.transfer import MessageKind, MessageState, Priority
 from raypost.transfer import receiver, sender
@@ -14,13 +16,11 @@ from raypost.transfer.control import Announce, Identity, Manifest, Parcel, Recal
 from raypost.transfer.limits import Limits
 from raypost.transfer.notes import NOTES, Note, note_due_s
 from raypost.transfer.pacing import PacingLimits, Waiting, fill_parcel, parcel_size_max
-from raypost.transfer.receipts import judge_final, read_receipt, write_receipt
+from raypost.transfer.receipts import gap_since_s, judge_final, read_receipt, write_receipt
 from raypost.transfer.receiver import ReceiverEvent, ReceiverFacts, ReceiverState
 from raypost.transfer.sender import SenderEvent, SenderFacts, SenderState
 from raypost.transfer.taking import ItemState, bytes_covered, take_parcel
 from raypost.transfer.wire import decode, encode
-
-from protocol_examples import TRANSFER, at, head
 
 LIMITS = Limits()
 PACING = PacingLimits(first_parcel_max_bytes=10, parcel_min_bytes=20, parcel_max_bytes=60, instances_max=4)
@@ -95,6 +95,7 @@ class Outgoing(Side):
     is_told: bool = False
     was_outstanding: bool = False
     receipts_read: set = field(default_factory=set)
+    seen: frozenset = frozenset()
     refused: frozenset = frozenset()
 
     def waiting(self) -> list[Waiting]:
@@ -103,6 +104,7 @@ class Outgoing(Side):
 
     def facts(self) -> SenderFacts:
         bulk = [one.state for (kind, _), one in self.letters.items() if kind in (K.PARCEL, K.MANIFEST)]
+        seen = [number for number in self.seen if self.letters[K.PARCEL, number].state is MessageState.ACCEPTED]
         accepted = [one.accepted_s for one in self.letters.values() if one.state is MessageState.ACCEPTED]
         return SenderFacts(
             state=self.state,
@@ -112,7 +114,8 @@ class Outgoing(Side):
             released_s=None,
             items_waiting=len(self.waiting()),
             in_hand=bulk.count(MessageState.QUEUED),
-            unconfirmed=bulk.count(MessageState.ACCEPTED),
+            unconfirmed=bulk.count(MessageState.ACCEPTED) - len(seen),
+            seen=len(seen),
             refused=bulk.count(MessageState.REFUSED),
             parcels=len(self.states(K.PARCEL)),
             has_manifest=(K.MANIFEST, 1) in self.letters,
@@ -157,13 +160,14 @@ class Outgoing(Side):
             parcels = len(self.states(K.PARCEL))
             content = tuple(self.instances)
             self.write(K.MANIFEST, lambda number: Manifest(head(K.MANIFEST, number), "1.2", 0, parcels, content))
-        if step.send_again:
+        if step.send_again or step.repeat_manifest:
             self.rounds += 1
-            self.queue_again(K.PARCEL, K.MANIFEST)
+            self.queue_again(*((K.PARCEL, K.MANIFEST) if step.send_again else (K.MANIFEST,)))
 
     def queue_again(self, *kinds) -> None:
-        for (kind, _), one in self.letters.items():
-            if kind in kinds and one.state is MessageState.ACCEPTED:
+        for (kind, number), one in self.letters.items():
+            is_seen = kind is K.PARCEL and number in self.seen
+            if kind in kinds and one.state is MessageState.ACCEPTED and not is_seen:
                 one.state = MessageState.QUEUED
 
     def pack(self, *, everything) -> None:
@@ -191,7 +195,8 @@ class Outgoing(Side):
             return
         self.receipts_read.add(message.head.number)
         parcels = {number: state for (_, number), state in self.states(K.PARCEL).items()}
-        news = read_receipt(message, parcels=parcels, notes=self.states(*NOTES))
+        news = read_receipt(message, parcels=parcels, notes=self.states(*NOTES), seen_before=self.seen)
+        self.seen = news.seen
         for key in [*((K.PARCEL, number) for number in news.confirmed), *news.heard]:
             self.letters[key].state = MessageState.FILED
         for number in news.ask_again:
@@ -229,19 +234,19 @@ class Incoming(Side):
     last_receipt_s: float | None = None
     receipts: list = field(default_factory=list)
     named_filed: bool = False
-    gap_since_s: float | None = None
+    arrived_s: dict = field(default_factory=dict)
+    manifest_s: float = 0.0
     asked_s: float | None = None
     doubles: int = 0
     is_told: bool = False
 
     def is_all_filed(self) -> bool:
         ended = (ItemState.FILED, ItemState.REFUSED)
-        return self.manifest is not None and all(
-            self.items.get(one.sha256) in ended for one in self.manifest.instances
-        )
+        return self.manifest is not None and all(self.items.get(one.sha256) in ended for one in self.manifest.instances)
 
     def facts(self) -> ReceiverFacts:
         states = list(self.parcels.values())
+        manifest = (self.manifest.parcels, self.manifest_s) if self.manifest else None
         return ReceiverFacts(
             state=self.state,
             seed=TRANSFER,
@@ -250,7 +255,7 @@ class Incoming(Side):
             in_hand=states.count(MessageState.VERIFIED),
             news=self.news,
             has_first_filed=MessageState.FILED in states and not self.named_filed,
-            gap_since_s=self.gap_since_s,
+            gap_since_s=gap_since_s(self.arrived_s, frozenset(), manifest),
             opened_s=self.opened_s,
             last_arrival_s=self.last_arrival_s,
             last_receipt_s=self.last_receipt_s,
@@ -317,12 +322,14 @@ class Incoming(Side):
             case Manifest():
                 self.fire(ReceiverEvent.MORE_CAME)
                 if self.manifest is None:
-                    self.manifest, self.last_arrival_s = message, now_s
+                    self.manifest, self.manifest_s, self.last_arrival_s = message, now_s, now_s
             case Recall():
                 self.fire(ReceiverEvent.RECALLED)
                 if self.hear(K.RECALL, message.head.number):
                     count, when = len(self.filings), message.head.written_at
-                    self.write(K.RECALLED, lambda number: Recalled(head(K.RECALLED, number, back=True), count, (), (), when))
+                    self.write(
+                        K.RECALLED, lambda number: Recalled(head(K.RECALLED, number, back=True), count, (), (), when)
+                    )
             case Taken():
                 self.hear(K.TAKEN, message.head.number)
                 for key in [(kind, number) for kind, numbers in message.heard.items() for number in numbers]:
@@ -342,8 +349,7 @@ class Incoming(Side):
             return
         self.parcels[number] = MessageState.VERIFIED
         self.last_arrival_s = now_s
-        missing = set(range(1, max(self.parcels))) - set(self.parcels)
-        self.gap_since_s = (now_s if self.gap_since_s is None else self.gap_since_s) if missing else None
+        self.arrived_s[number] = now_s
         self.look(now_s)  # as it is while the parcel waits to be filed
         complete = set(news.arrives)
         for one in message.entries:
@@ -447,5 +453,3 @@ class Network:
         """A person at the receiver asks for the case."""
         self.receiver.write(K.TAKE, lambda number: Take(head(K.TAKE, number, back=True), "Dr. A", at(2)))
         self.look()
-
-

@@ -84,9 +84,7 @@ WORDS = st.lists(TEXTS, max_size=5).map(tuple)
 SUPPLEMENTS = st.integers(0, 1000)
 K = MessageKind
 MESSAGES_BY_KIND = {
-    K.ANNOUNCE: st.builds(
-        Announce, heads(K.ANNOUNCE), UIDS, SUPPLEMENTS, IDENTITIES, TEXTS, TEXTS, TEXTS, COUNTS
-    ),
+    K.ANNOUNCE: st.builds(Announce, heads(K.ANNOUNCE), UIDS, SUPPLEMENTS, IDENTITIES, TEXTS, TEXTS, TEXTS, COUNTS),
     K.PARCEL: st.builds(
         Parcel, heads(K.PARCEL), UIDS, SUPPLEMENTS, st.lists(SLICES, min_size=1, max_size=6).map(tuple)
     ),
@@ -123,6 +121,7 @@ MESSAGES_BY_KIND = {
         st.floats(0.001, 86_400),
         st.none() | st.builds(Echo, st.integers(0, 1_000_000), AT, AT),
         st.none() | AT,
+        st.integers(0, 1 << 40),
     ),
 }
 MESSAGES = st.one_of(*MESSAGES_BY_KIND.values())
@@ -150,9 +149,7 @@ JSON_VALUES = st.recursive(
 INSTANTS = st.integers(0, 80_000).map(lambda quarter: quarter / 4)
 SMALL = st.integers(0, 3)
 SEEDS = st.sampled_from(["abcdefghij", "n5k7q2xw3m6r4j2m5a7c2dkepu", "zzzzzzzzzz"])
-NOTES = st.lists(
-    st.builds(Note, INSTANTS, st.integers(1, 18), st.sampled_from(Priority)), max_size=3
-).map(tuple)
+NOTES = st.lists(st.builds(Note, INSTANTS, st.integers(1, 18), st.sampled_from(Priority)), max_size=3).map(tuple)
 SENDER_FACTS = st.builds(
     SenderFacts,
     state=st.sampled_from(SenderState),

@@ -10,9 +10,9 @@ import copy
 import json
 import pathlib
 
-from raypost.transfer.wire import encode
-
 from protocol_examples import EXAMPLES
+
+from raypost.transfer.wire import encode
 
 FOLDER = pathlib.Path(__file__).parents[2] / "golden" / "wire"
 GONE = object()
@@ -34,7 +34,13 @@ MALFORMED: list[tuple[str, str, str, object, str]] = [
     ("number-fraction", "announce-full", "number", 1.0, "a whole number is written without a point"),
     ("number-true", "announce-full", "number", True, "true is no number"),
     ("parcel-number-too-large", "parcel-full", "number", 50_001, "parcels end at 50,000: no receipt could name it"),
-    ("from-lower-case", "announce-full", "from", "7ade02e16679e6bc7d596b431997c3aee2864a3d", "fingerprints are in upper case"),
+    (
+        "from-lower-case",
+        "announce-full",
+        "from",
+        "7ade02e16679e6bc7d596b431997c3aee2864a3d",
+        "fingerprints are in upper case",
+    ),
     ("to-key-id", "announce-full", "to", "DD0CD2B195CFB760", "a key id is no fingerprint"),
     ("to-missing", "announce-full", "to", GONE, "to is missing: it may be meant for another site"),
     ("priority-unknown", "announce-full", "priority", "stat", "no such priority"),
@@ -55,11 +61,23 @@ MALFORMED: list[tuple[str, str, str, object, str]] = [
     ("announce-instances-list", "announce-full", "instances", [], "a count, not a list"),
     ("announce-identity-missing", "announce-full", "identity", GONE, "identity is missing"),
     ("announce-name-number", "announce-full", "identity/patient_name", 7, "a name is text"),
-    ("announce-name-too-long", "announce-full", "identity/patient_name", "x" * 1001, "1,001 characters; 1,000 are allowed"),
+    (
+        "announce-name-too-long",
+        "announce-full",
+        "identity/patient_name",
+        "x" * 1001,
+        "1,001 characters; 1,000 are allowed",
+    ),
     ("parcel-empty", "parcel-full", "instances", [], "a parcel lists at least one instance"),
     ("parcel-instances-missing", "parcel-full", "instances", GONE, "instances is missing"),
     ("parcel-instance-text", "parcel-full", "instances/0", "50b1", "an instance is an object"),
-    ("parcel-hash-upper-case", "parcel-full", "instances/0/sha256", "5" + "0B" * 31 + "A", "a SHA-256 is in lower case"),
+    (
+        "parcel-hash-upper-case",
+        "parcel-full",
+        "instances/0/sha256",
+        "5" + "0B" * 31 + "A",
+        "a SHA-256 is in lower case",
+    ),
     ("parcel-hash-missing", "parcel-full", "instances/0/sha256", GONE, "sha256 is missing"),
     ("parcel-size-zero", "parcel-full", "instances/0/size", 0, "no file is empty"),
     ("parcel-size-too-large", "parcel-full", "instances/0/size", (8 << 30) + 1, "above 8 GiB"),
@@ -68,15 +86,33 @@ MALFORMED: list[tuple[str, str, str, object, str]] = [
     ("parcel-offset-negative", "parcel-full", "instances/0/offset", -1, "below 0"),
     ("parcel-slice-empty", "parcel-full", "instances/0/length", 0, "a slice of nothing"),
     ("parcel-slice-outside", "parcel-full", "instances/0/length", 157_345, "one byte behind the end of the instance"),
-    ("manifest-hash-twice", "manifest-full", "instances/1/sha256", EXAMPLES["manifest-full"].instances[0].sha256, "one hash twice"),
+    (
+        "manifest-hash-twice",
+        "manifest-full",
+        "instances/1/sha256",
+        EXAMPLES["manifest-full"].instances[0].sha256,
+        "one hash twice",
+    ),
     ("manifest-parcels-missing", "manifest-full", "parcels", GONE, "parcels is missing"),
     ("manifest-parcels-too-many", "manifest-full", "parcels", 50_001, "above 50,000"),
     ("receipt-ranges-overlap", "receipt-progress", "parcels_filed", [[1, 3], [3, 4]], "ranges ascend; no number twice"),
     ("receipt-ranges-descend", "receipt-progress", "parcels_filed", [[7, 7], [1, 3]], "ranges ascend"),
-    ("receipt-range-upside-down", "receipt-progress", "parcels_filed", [[3, 1]], "the first is not larger than the last"),
+    (
+        "receipt-range-upside-down",
+        "receipt-progress",
+        "parcels_filed",
+        [[3, 1]],
+        "the first is not larger than the last",
+    ),
     ("receipt-range-from-zero", "receipt-progress", "parcels_filed", [[0, 3]], "numbers begin with 1"),
     ("receipt-range-of-one", "receipt-progress", "parcels_filed", [[3]], "a range is a pair"),
-    ("receipt-range-too-far", "receipt-progress", "parcels_missing", [[1, 10**9]], "above 50,000: it would fill the memory"),
+    (
+        "receipt-range-too-far",
+        "receipt-progress",
+        "parcels_missing",
+        [[1, 10**9]],
+        "above 50,000: it would fill the memory",
+    ),
     ("receipt-numbers-not-ranges", "receipt-progress", "parcels_filed", [1, 2, 3], "numbers are given as ranges"),
     ("receipt-seen-not-ranges", "receipt-progress", "parcels_seen", 6, "numbers are given as ranges"),
     ("receipt-filed-missing", "receipt-progress", "filed", GONE, "filed is missing"),
@@ -104,6 +140,7 @@ MALFORMED: list[tuple[str, str, str, object, str]] = [
     ("hello-interval-too-long", "hello-full", "interval_s", 86_401, "above a day"),
     ("hello-interval-true", "hello-full", "interval_s", True, "true is no number"),
     ("hello-mail-size-negative", "hello-full", "mail_size_max", -1, "below 0"),
+    ("hello-rate-negative", "hello-full", "fetch_rate", -1, "below 0"),
     ("hello-echo-list", "hello-full", "echo", [], "an object"),
     ("hello-echo-number-missing", "hello-full", "echo/number", GONE, "number is missing"),
     ("hello-echo-without-zone", "hello-full", "echo/heard_at", "2026-11-24T03:09:07", "no time zone"),
@@ -115,10 +152,20 @@ TOLERATED: list[tuple[str, str, dict[str, object], str]] = [
     ("unknown-entry-in-identity", "announce-full", {"identity/gender_identity": "x"}, "the same in an identity"),
     ("unknown-entry-in-instance", "parcel-full", {"instances/1/series": 3}, "the same in an instance"),
     ("unknown-entry-in-echo", "hello-full", {"echo/hops": [1]}, "the same in an echo"),
-    ("unknown-kind-in-heard", "receipt-full", {"heard/conference": "what it may be"}, "a kind that version 1 does not know"),
+    (
+        "unknown-kind-in-heard",
+        "receipt-full",
+        {"heard/conference": "what it may be"},
+        "a kind that version 1 does not know",
+    ),
     ("other-time-zone", "announce-full", {"written_at": "2026-11-24T04:11:05.120+01:00"}, "the same instant elsewhere"),
     ("zulu", "announce-full", {"written_at": "2026-11-24T03:11:05.12Z"}, "the same instant as RFC 3339 may write it"),
-    ("control-characters", "recall-full", {"why": "images\tof\u202eanother\npatient"}, "what is not printed reads as spaces"),
+    (
+        "control-characters",
+        "recall-full",
+        {"why": "images\tof\u202eanother\npatient"},
+        "what is not printed reads as spaces",
+    ),
     ("whole-interval", "hello-full", {"interval_s": 300}, "an interval as a whole number"),
 ]
 """Name, example, the entries that are changed, and what that is."""
@@ -173,12 +220,20 @@ def vectors() -> dict[str, bytes]:
         example = f"{kind}-minimal"
         what = "what may be left out is left out"
         put(f"tolerated/{kind}-fewest-entries.json", what=what, message=changed(example, changes), reads_as=example)
-    later = {name: value for name, value in body("hello-minimal").items() if name in HEAD} | {"kind": "conference", "room": "x"}
+    later = {name: value for name, value in body("hello-minimal").items() if name in HEAD} | {
+        "kind": "conference",
+        "room": "x",
+    }
     put("later/kind-conference.json", what="a kind that came later, within version 1", error="RP-601", message=later)
     whole = body("announce-full") | {"raypost": 2}
     put("later/version-2.json", what="a later version of the protocol", error="RP-601", message=whole)
     other = {"raypost": 2, "type": ["announce"]}
-    put("later/version-2-other-form.json", what="a later version may change all but raypost", error="RP-601", message=other)
+    put(
+        "later/version-2-other-form.json",
+        what="a later version may change all but raypost",
+        error="RP-601",
+        message=other,
+    )
     return found
 
 

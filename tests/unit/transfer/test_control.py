@@ -31,7 +31,9 @@ def test_messages_are_frozen(message) -> None:
     assert message == dataclasses.replace(message)
 
 
-@pytest.mark.parametrize(("offset", "length"), [(0, 157_345), (-1, 5), (157_343, 2), (0, 0), (5, -1), (True, 1), (0, 1.0)])
+@pytest.mark.parametrize(
+    ("offset", "length"), [(0, 157_345), (-1, 5), (157_343, 2), (0, 0), (5, -1), (True, 1), (0, 1.0)]
+)
 def test_slices_stay_within_their_instance(offset, length) -> None:
     with pytest.raises(RemoteProtocolError):
         ParcelEntry(THICK, offset, length)

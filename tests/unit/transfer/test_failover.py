@@ -20,11 +20,7 @@ LIMITS = FailoverLimits()
 NAMES = ["main", "city", "cloud", "fourth"]
 RELAYS = st.lists(
     st.tuples(st.sampled_from(RelayState), st.integers(0, 1_000).map(float), st.integers(0, 20)), max_size=4
-).flatmap(
-    lambda rows: st.permutations(
-        [RelayFacts(NAMES[place], place, *row) for place, row in enumerate(rows)]
-    )
-)
+).flatmap(lambda rows: st.permutations([RelayFacts(NAMES[place], place, *row) for place, row in enumerate(rows)]))
 AVOID = st.sampled_from(["", *NAMES])
 
 

@@ -36,7 +36,10 @@ REFUSED_BY_THE_SENDER = {
     for state in states
 }
 REFUSED_BY_THE_RECEIVER = {
-    *((state, ReceiverEvent.WENT_SILENT) for state in set(ReceiverState) - {ReceiverState.EXPECTED, ReceiverState.ARRIVING}),
+    *(
+        (state, ReceiverEvent.WENT_SILENT)
+        for state in set(ReceiverState) - {ReceiverState.EXPECTED, ReceiverState.ARRIVING}
+    ),
     *(
         (state, ReceiverEvent.ALL_FILED)
         for state in (ReceiverState.EXPECTED, ReceiverState.COMPLETE, ReceiverState.WITHDRAWN)
@@ -75,7 +78,9 @@ def test_a_table_is_a_function_of_its_words(name) -> None:
 
 def test_what_the_sender_cannot_take() -> None:
     refused = set(itertools.product(SenderState, SenderEvent)) - set(sender.TRANSITIONS)
-    open_without_manifest = {(state, SenderEvent.RECEIPT_COMPLETE) for state in (SenderState.ANNOUNCED, SenderState.STREAMING)}
+    open_without_manifest = {
+        (state, SenderEvent.RECEIPT_COMPLETE) for state in (SenderState.ANNOUNCED, SenderState.STREAMING)
+    }
     assert refused - open_without_manifest == REFUSED_BY_THE_SENDER
 
 
@@ -125,7 +130,11 @@ def test_good_news_is_welcome_after_everything_was_given_up() -> None:
 
 
 def test_an_away_relay_comes_back_only_by_letting_us_in() -> None:
-    out_of_away = {event for (state, event), target in failover.TRANSITIONS.items() if state is RelayState.AWAY and target is not state}
+    out_of_away = {
+        event
+        for (state, event), target in failover.TRANSITIONS.items()
+        if state is RelayState.AWAY and target is not state
+    }
     assert out_of_away == {RelayEvent.LET_US_IN}
 
 

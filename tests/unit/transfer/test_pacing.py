@@ -59,7 +59,9 @@ def test_a_parcel_is_never_larger_than_the_link_carries_in_a_few_seconds(before,
 def test_sizes_of_a_stroke_study_on_a_thin_and_on_a_wide_link() -> None:
     megabit = 125_000.0
     assert [parcel_size_max(n, LIMITS, 10**8) for n in range(4)] == [400_000, 1_200_000, 3_600_000, 6_000_000]
-    assert [parcel_size_max(n, LIMITS, 10**8, 2 * megabit) for n in range(3)] == [400_000, 937_500, 937_500]
+    thin = int(2 * megabit * LIMITS.parcel_link_s * 3 / 4)
+    assert 400_000 < thin < 1_200_000
+    assert [parcel_size_max(n, LIMITS, 10**8, 2 * megabit) for n in range(3)] == [400_000, thin, thin]
     assert parcel_size_max(5, LIMITS, 10**8, 100 * megabit) == 6_000_000
     assert parcel_size_max(5, LIMITS, 10**8, 0.1 * megabit) == 400_000, "smaller ones would only cost more mails"
     assert parcel_size_max(0, LIMITS, 1_000) == 1_000
@@ -72,11 +74,15 @@ def test_sizes_of_a_stroke_study_on_a_thin_and_on_a_wide_link() -> None:
     in_hand=st.integers(0, 4),
     is_closed=st.booleans(),
     size_max_bytes=st.integers(1, 10**7),
+    under_way_bytes=st.integers(0, 10**7),
+    path_bytes_per_s=st.none() | st.floats(0, 10**7),
 )
 def test_nothing_waits_for_ever_and_nothing_piles_up(**facts) -> None:
     go = parcel_goes_now(limits=LIMITS, **facts)
-    if not facts["waiting_bytes"] or facts["in_hand"] >= LIMITS.in_hand_max:
-        assert not go
+    path = facts["path_bytes_per_s"]
+    is_full = bool(path) and facts["under_way_bytes"] > path * LIMITS.path_s
+    if not facts["waiting_bytes"] or facts["in_hand"] >= LIMITS.in_hand_max or is_full:
+        assert not go, "the partner's line is not filled for minutes ahead"
     elif not facts["in_hand"] and facts["oldest_wait_s"] >= LIMITS.parcel_wait_s:
         assert go
     if go and facts["waiting_bytes"]:

@@ -29,7 +29,9 @@ NOTE_STATES = st.dictionaries(
 HEARD = st.dictionaries(st.sampled_from(MessageKind), st.frozensets(st.integers(1, 4)), max_size=4)
 HASHES = [f"{number:064x}" for number in range(12)]
 HASH_SETS = st.frozensets(st.sampled_from(HASHES))
-RECEIPTS = st.builds(Receipt, st.just(HEAD), SMALL_SETS, SMALL_SETS, st.integers(0, 12), HASH_SETS, HASH_SETS, st.booleans(), HEARD)
+RECEIPTS = st.builds(
+    Receipt, st.just(HEAD), SMALL_SETS, SMALL_SETS, st.integers(0, 12), HASH_SETS, HASH_SETS, st.booleans(), HEARD
+)
 
 
 @given(RECEIPTS, PARCELS, NOTE_STATES)

@@ -147,7 +147,9 @@ def test_back_off_is_bounded(facts, now_s) -> None:
 @pytest.mark.parametrize("state", WAITING, ids=lambda one: one.value)
 @pytest.mark.parametrize("gap_since_s", [None, 990.0])
 @pytest.mark.parametrize("last_receipt_s", [None, 995.0])
-def test_a_receiver_that_gets_nothing_asks_and_then_tells_a_person(priority, state, gap_since_s, last_receipt_s) -> None:
+def test_a_receiver_that_gets_nothing_asks_and_then_tells_a_person(
+    priority, state, gap_since_s, last_receipt_s
+) -> None:
     facts = dataclasses.replace(
         SILENT, priority=priority, state=state, gap_since_s=gap_since_s, last_receipt_s=last_receipt_s
     )
@@ -215,4 +217,11 @@ def test_patience_doubles_with_each_reminder() -> None:
         receiver.next_step(dataclasses.replace(SILENT, reminders=reminders), LIMITS, 1_000.0).due_s - 1_000.0
         for reminders in range(LIMITS.reminders_max)
     ]
-    assert dues[:4] == [15, 30, 60, 120] and dues == sorted(dues) and dues[-1] == LIMITS.quiet_max_s
+    assert dues[:3] == [15, 30, 60] and max(dues) == LIMITS.safety_net_s, "somebody looks in between"
+    waits = []
+    for reminders in range(LIMITS.reminders_max):
+        facts = dataclasses.replace(SILENT, reminders=reminders)
+        waits.append(
+            next(wait_s for wait_s in range(15, 700, 5) if acts(receiver.next_step(facts, LIMITS, 1_000 + wait_s)))
+        )
+    assert waits[:6] == [15, 30, 60, 120, 240, 480] and set(waits[6:]) == {LIMITS.quiet_max_s}

@@ -32,7 +32,7 @@ OPTIONAL = {
     "recall": {"who", "why"},
     "redirect": {"to_name", "why"},
     "correct": {"who", "why"},
-    "hello": {"software", "echo", "restored_from"},
+    "hello": {"software", "echo", "restored_from", "fetch_rate"},
 }
 """What may be left out, and is then empty."""
 CONTENT = {"who", "why", "to_name", "software", "study_description", "modality", "body_part", "responsible_name"}
@@ -88,7 +88,12 @@ def test_every_entry_is_needed_and_typed(name) -> None:
         for wrong in ([[]], -1, 1.5, "x" * 5000, {"a": 1}, True):
             if wrong is True and entry in ("test", "final", "withdrawn"):
                 continue
-            if entry == "identity" and isinstance(wrong, dict) or entry in ("before", "after", "heard") and wrong == {"a": 1}:
+            if (
+                entry == "identity"
+                and isinstance(wrong, dict)
+                or entry in ("before", "after", "heard")
+                and wrong == {"a": 1}
+            ):
                 continue  # an object of entries that are not known says nothing
             if entry == "interval_s" and wrong == 1.5:
                 continue
@@ -100,7 +105,9 @@ def test_every_entry_is_needed_and_typed(name) -> None:
 def test_null_is_not_left_out(name) -> None:
     """Only instants may be null, since many writers cannot leave an entry out; and an echo."""
     whole = WHOLE[name]
-    may = {"first_arrival_at", "last_filed_at", "restored_from", "echo"} | ({"at"} if whole["kind"] == "taken" else set())
+    may = {"first_arrival_at", "last_filed_at", "restored_from", "echo"} | (
+        {"at"} if whole["kind"] == "taken" else set()
+    )
     for entry in set(whole) - may:
         with pytest.raises(RemoteProtocolError):
             decode(whole | {entry: None})
@@ -187,7 +194,9 @@ def test_all_numbers_are_one_range() -> None:
     assert ranges_from_numbers(frozenset(range(1, PARCELS_MAX + 1))) == [[1, PARCELS_MAX]]
 
 
-@pytest.mark.parametrize("ranges", [[[1, 2], [2, 3]], [[3, 1]], [[1, 10**9]], [[0, 1]], [[1]], "1-3", [[1, True]], {}, None])
+@pytest.mark.parametrize(
+    "ranges", [[[1, 2], [2, 3]], [[3, 1]], [[1, 10**9]], [[0, 1]], [[1]], "1-3", [[1, True]], {}, None]
+)
 def test_ranges_that_lie(ranges) -> None:
     for entry in ("parcels_filed", "parcels_missing", "parcels_seen"):
         with pytest.raises(RemoteProtocolError):

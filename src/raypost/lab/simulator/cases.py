@@ -13,7 +13,7 @@ from raypost.lab.simulator.outgoing import (
     rearm_outgoing,
     send_again,
 )
-from raypost.lab.simulator.rows import BULK, CaseRow, MessageRow, Outgoing
+from raypost.lab.simulator.rows import CaseRow, MessageRow, Outgoing
 from raypost.model.manifest import ManifestEntry
 from raypost.model.transfer import MessageKind, MessageState, Priority
 from raypost.transfer import receipts, responsibility, sender
@@ -137,7 +137,7 @@ def _take_final(desk: Desk, transfer: Outgoing, receipt: Receipt) -> None:
         before = transfer.state
         transfer.state = sender.fire(transfer.state, SenderEvent.RECEIPT_COMPLETE)
         for row in transfer.messages:
-            if row.kind in BULK and row.state is not MessageState.REPLACED:
+            if row.is_bulk and row.state is not MessageState.REPLACED:
                 row.state, row.due_s = MessageState.FILED, None
         if transfer.state is not before:
             transfer.finished_s = desk.now()

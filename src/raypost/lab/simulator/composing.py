@@ -141,6 +141,7 @@ def _hello(desk: Desk, contact: ContactRow, head: Head) -> Hello:
         desk.times.limits.hello.interval_s,
         echo,
         None if restored_s is None else instant(restored_s),
+        desk.fetch_bytes_per_s(),
     )
 
 

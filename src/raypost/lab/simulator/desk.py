@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from raypost.lab.simulator.rows import Incoming, Ledger, MessageRow, Outgoing, RelayRow
+from raypost.lab.simulator.rows import Incoming, Ledger, MessageRow, Outgoing
 from raypost.lab.simulator.world import World
 from raypost.transfer.failover import RelayFacts
 from raypost.transfer.limits import Limits
@@ -51,6 +51,10 @@ class Desk:
         """Have a verified parcel filed."""
         raise NotImplementedError
 
+    def fetch_bytes_per_s(self) -> int:
+        """Return what this site's line carries when mails are fetched."""
+        raise NotImplementedError
+
     def seen(self, transfer: Incoming) -> frozenset[int]:
         """Return the parcels of a transfer that lie in this site's mailboxes, or were fetched and not opened yet."""
         raise NotImplementedError
@@ -70,11 +74,6 @@ class Desk:
     def note(self, what: str, row: Outgoing | Incoming, **said: Any) -> None:
         """Record an event: the trace shows it, the figures and promises are made of it."""
         raise NotImplementedError
-
-
-def relay_facts(row: RelayRow) -> RelayFacts:
-    """Return what the pure functions want to know of a relay."""
-    return RelayFacts(row.name, row.position, row.state, row.changed_s, row.failures)
 
 
 def message_word(row: MessageRow) -> str:

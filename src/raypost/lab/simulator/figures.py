@@ -8,7 +8,7 @@ from raypost.lab.simulator.network import Network
 from raypost.lab.simulator.office import Office
 from raypost.lab.simulator.rows import Incoming, Outgoing
 from raypost.lab.simulator.studies import Study
-from raypost.model.transfer import MessageKind, MessageState, Priority
+from raypost.model.transfer import MessageKind, Priority
 from raypost.transfer.sender import SenderState
 from raypost.transfer.taking import ItemState
 
@@ -94,15 +94,15 @@ class Figures:
         self.readable.append(site.world.now_s - last_s - self._link_s(study, site))
 
     def _link_s(self, study: Study, site: Office) -> float:
-        """Return what the lines need for the key series, and those of other emergencies on the same lines."""
+        """Return what the lines need for the key series while other emergencies have their fair share of them."""
         begin_s, end_s = study.start_s - 120.0, site.world.now_s
         beside = [
             one
             for one in self.studies
             if one.priority is EMERGENCY and begin_s <= one.start_s <= end_s
         ]
-        up_bytes = sum(one.key_bytes * len(one.centres) for one in beside if one.site is study.site)
-        down_bytes = sum(one.key_bytes for one in beside if site in one.centres)
+        up_bytes = _shared_bytes(study, [one for one in beside if one.site is study.site for _ in one.centres])
+        down_bytes = _shared_bytes(study, [one for one in beside if site in one.centres])
         centre = next(one for one in (*study.centres, site) if one is site)
         up, down = study.site.up, centre.down  # type: ignore[attr-defined]
         up_s, down_s = up_bytes * ARMOUR / up.bytes_per_s, down_bytes * ARMOUR / down.bytes_per_s
@@ -118,10 +118,15 @@ class Figures:
                 self.unconfirmed += mine.state is SenderState.UNCONFIRMED
                 self.rerouted += mine.state is SenderState.REROUTED
                 self.emergencies += mine.priority is EMERGENCY
-            for row in site.out_rows():
-                if row.copy == 0 and row.state is not MessageState.REPLACED:
-                    self.mails += 1
-                    self.doubled += row.attempt - 1
-                    self.parcels += row.kind is MessageKind.PARCEL
+            for (kind, is_copy, is_again), count in site.mails.items():
+                if not is_copy:
+                    self.mails += count
+                    self.doubled += count if is_again else 0
+                    self.parcels += count if kind is MessageKind.PARCEL else 0
         self.studies = []
         self._by_uid = {}
+
+
+def _shared_bytes(study: Study, beside: list[Study]) -> int:
+    """Return how much passes a line until a key series has: its own in equal shares, or all that is there."""
+    return max(study.key_bytes * max(1, len(beside)), sum(one.key_bytes for one in beside))

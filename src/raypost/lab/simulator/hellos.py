@@ -33,6 +33,7 @@ def take_hello(site: Office, partner: str, message: Hello) -> None:
     contact.heard_number, contact.heard_hello_s = message.head.number, now_s
     contact.heard_written_s = seconds(message.head.written_at)
     contact.its_interval_s = message.interval_s
+    contact.path_bytes_per_s = message.fetch_bytes_per_s or contact.path_bytes_per_s
     if message.echo is not None:
         written_s, heard_s = seconds(message.echo.written_at), seconds(message.echo.heard_at)
         reading = hello.measure_clock(written_s, heard_s, contact.heard_written_s, now_s)

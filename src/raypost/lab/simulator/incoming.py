@@ -57,7 +57,9 @@ def _take_note(desk: Desk, transfer: Incoming, message: Announce | Taken | Recal
     is_new = number not in transfer.heard.setdefault(kind, set())
     transfer.heard[kind].add(number)
     transfer.news += 1
-    transfer.doubles += not is_new
+    if not is_new:
+        transfer.doubles += 1
+        desk.note("heard again", transfer, kind=kind.value)
     match message:
         case Announce():
             if is_new:
@@ -122,6 +124,7 @@ def _take_manifest(desk: Desk, transfer: Incoming, manifest: Manifest) -> None:
     transfer.heard.setdefault(MessageKind.MANIFEST, set()).add(manifest.head.number)
     if manifest.head.number <= transfer.manifest_number:
         transfer.doubles += 1
+        desk.note("heard again", transfer, kind=MessageKind.MANIFEST.value)
         return
     transfer.manifest_number, transfer.manifest_parcels = manifest.head.number, manifest.parcels
     transfer.manifest_s = desk.now()
@@ -168,7 +171,7 @@ def receiver_facts(transfer: Incoming, seen: frozenset[int]) -> ReceiverFacts:
         last_receipt_s=transfer.last_receipt_s,
         reminders=transfer.reminders,
         is_told=transfer.told_s is not None,
-        notes=unheard_notes(transfer),
+        notes=unheard_notes(transfer) if transfer.messages else (),
         doubles=transfer.doubles,
         asked_s=transfer.asked_s,
     )
@@ -184,6 +187,7 @@ def rearm_incoming(desk: Desk, transfer: Incoming) -> None:
         desk.note(step.event.value, transfer)
     if step.write_receipt:
         transfer.receipts = next_number(desk, transfer, MessageKind.RECEIPT)
+        transfer.receipts_written += 1
         transfer.news, transfer.doubles, transfer.last_receipt_s = 0, 0, now_s
         transfer.receipted_parcels = sum(state is MessageState.FILED for state in transfer.parcels.values())
         transfer.reminders = transfer.reminders + 1 if step.is_reminder else 0

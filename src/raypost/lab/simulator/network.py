@@ -83,8 +83,8 @@ def build(world: World, weather: Weather, times: Times) -> Network:
     for one in network.referring:
         for other in network.centres:
             shared = [name for name in one.relays if name in other.relays]
-            one.meet(other.name, shared)
-            other.meet(one.name, shared)
+            one.meet(other.name, shared, other.down.bytes_per_s * chance.uniform(0.7, 1.1))
+            other.meet(one.name, shared, one.down.bytes_per_s * chance.uniform(0.7, 1.1))
             one.neighbours[other.name], other.neighbours[one.name] = other, one
     return network
 

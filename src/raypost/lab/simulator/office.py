@@ -72,8 +72,8 @@ class Office(Desk):
         """Lose everything that is not committed."""
         raise NotImplementedError
 
-    def wake_dispatch(self, relay: str) -> None:
-        """Have the idle sessions of a relay take what is most urgent."""
+    def ready(self, row: MessageRow) -> None:
+        """Have a sealed message taken by a session of its relay."""
         raise NotImplementedError
 
     # jobs
@@ -193,7 +193,7 @@ class Office(Desk):
             return
         row.state, row.relay, row.size_bytes = MessageState.QUEUED, relay, size_bytes
         row.sealed = message
-        self.wake_dispatch(relay)
+        self.ready(row)
 
     def pack_hello(self, row: MessageRow, hello_key: str) -> None:
         """Have a sign of life sealed."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from raypost.lab.simulator.desk import Desk
-from raypost.lab.simulator.rows import BULK, IN_HAND, CaseRow, Incoming, MessageRow, Outgoing, WaitingRow
+from raypost.lab.simulator.rows import CaseRow, Incoming, MessageRow, Outgoing, WaitingRow
 from raypost.model.manifest import ManifestEntry
 from raypost.model.transfer import MessageKind, MessageState, Priority
 from raypost.transfer import failover, pacing, sender
-from raypost.transfer.notes import NOTES, Note, note_due_s
+from raypost.transfer.notes import Note, note_due_s
 from raypost.transfer.pacing import Waiting
 from raypost.transfer.sender import SenderEvent, SenderFacts, SenderState
 
@@ -20,6 +20,8 @@ ENTRY_OVERHEAD_BYTES = 500
 def next_number(desk: Desk, transfer: Outgoing | Incoming, kind: MessageKind) -> int:
     """Return the number after the highest that was ever given, also before a restore from a backup."""
     last = max((row.number for row in transfer.messages if row.kind is kind), default=0)
+    if kind is MessageKind.RECEIPT and isinstance(transfer, Incoming):
+        last = transfer.receipts  # a receipt that the relay took is of no interest any more, and has no row
     return max(last, desk.ledger.restores * NUMBERS_A_RESTORE) + 1
 
 
@@ -73,8 +75,8 @@ def send_again(
             row
             for row in transfer.messages
             if row.copy == 0
+            and row.is_bulk
             and row.state in states
-            and row.kind in BULK
             and not (numbers is None and row.is_seen)
             and (numbers is None or (row.kind is MessageKind.PARCEL and row.number in numbers))
         ],
@@ -86,7 +88,7 @@ def repeat_notes(desk: Desk, transfer: Outgoing | Incoming) -> int:
     limits, now_s = desk.times.limits.sender.notes, desk.now()
     due = set()
     for row in transfer.messages:
-        if row.copy == 0 and row.kind in NOTES and row.state is MessageState.ACCEPTED:
+        if row.copy == 0 and row.is_note and row.state is MessageState.ACCEPTED:
             at_s = note_due_s(_note(row), transfer.transfer_key, limits)
             if at_s is not None and at_s <= now_s:
                 due.add((row.kind, row.number))
@@ -102,7 +104,7 @@ def unheard_notes(transfer: Outgoing | Incoming) -> tuple[Note, ...]:
     return tuple(
         _note(row)
         for row in transfer.messages
-        if row.copy == 0 and row.state is MessageState.ACCEPTED and row.kind in NOTES
+        if row.copy == 0 and row.state is MessageState.ACCEPTED and row.is_note
     )
 
 
@@ -117,7 +119,7 @@ def move_unheard(desk: Desk, transfer: Outgoing) -> set[str]:
     rows = [
         row
         for row in transfer.messages
-        if row.copy == 0 and row.state is MessageState.ACCEPTED and row.kind in BULK and not row.is_seen
+        if row.copy == 0 and row.state is MessageState.ACCEPTED and row.is_bulk and not row.is_seen
     ]
     names = {row.relay for row in rows}
     plan_again(desk, transfer, rows)
@@ -148,6 +150,7 @@ def take_apart(desk: Desk, transfer: Outgoing, row: MessageRow) -> None:
         else:
             rank = transfer.ranks[sha256]
             transfer.waiting.append(WaitingRow(again.instance, rank, 0, desk.now(), again.offset_bytes))
+    transfer.waiting.sort(key=_reading_order)
     row.entries = tuple(kept)
     plan_again(desk, transfer, [row])
 
@@ -155,7 +158,8 @@ def take_apart(desk: Desk, transfer: Outgoing, row: MessageRow) -> None:
 def cancel(transfer: Outgoing) -> None:
     """Give up what was not sent yet, after a recall or when another centre gets the study."""
     for row in transfer.messages:
-        if row.kind in BULK and (row.state in IN_HAND or row.state is MessageState.ACCEPTED):
+        is_pointless = row.is_bulk or row.kind is MessageKind.ANNOUNCE
+        if is_pointless and (row.is_in_hand or row.state is MessageState.ACCEPTED):
             row.state = MessageState.REPLACED
     transfer.waiting.clear()
 
@@ -163,35 +167,47 @@ def cancel(transfer: Outgoing) -> None:
 def plan_parcels(desk: Desk, transfer: Outgoing) -> None:
     """Put waiting instances into parcels as far as the pace allows."""
     limits, now_s = desk.times.pacing, desk.now()
+    if not transfer.waiting:
+        return
     relay = failover.choose(desk.relays_of(transfer.partner))
     row = desk.ledger.relays.get(relay or "")
+    path_bytes_per_s = desk.ledger.contacts[transfer.partner].path_bytes_per_s
     payload_max_bytes = payload_size_max(row.mail_size_max_bytes if row else None)
     for _ in range(limits.in_hand_max):
         if not transfer.waiting:
             return
-        waiting = sorted(transfer.waiting, key=_reading_order)
-        before = max((r.number for r in transfer.messages if r.kind is MessageKind.PARCEL), default=0)
-        in_hand = sum(r.copy == 0 and r.kind in BULK and r.state in IN_HAND for r in transfer.messages)
-        size_max_bytes = pacing.parcel_size_max(
-            before, limits, payload_max_bytes, row.rate_bytes_per_s if row else None
-        )
+        waiting = transfer.waiting
+        before = in_hand = under_way_bytes = 0
+        for one in transfer.messages:
+            if one.is_bulk and one.copy == 0:
+                in_hand += one.is_in_hand
+                before = max(before, one.number if one.kind is MessageKind.PARCEL else 0)
+                is_recent = one.is_seen or now_s - (one.accepted_s or now_s) < limits.unheard_s
+                if one.is_in_hand or (one.state is MessageState.ACCEPTED and is_recent):
+                    under_way_bytes += one.size_bytes
+        if in_hand >= limits.in_hand_max:
+            return
+        rates = [one for one in (row.rate_bytes_per_s if row else None, path_bytes_per_s) if one]
+        size_max_bytes = pacing.parcel_size_max(before, limits, payload_max_bytes, min(rates, default=None))
         is_released = transfer.released_s is not None and transfer.released_s >= transfer.last_arrival_s
         if not pacing.parcel_goes_now(
-            waiting_bytes=sum(one.item.size_bytes - one.packed_bytes for one in waiting),
-            oldest_wait_s=now_s - min(one.added_s for one in waiting),
+            waiting_bytes=sum(item.item.size_bytes - item.packed_bytes for item in waiting),
+            oldest_wait_s=now_s - min(item.added_s for item in waiting),
             parcels_before=before,
             in_hand=in_hand,
             is_closed=transfer.state is SenderState.CLOSED or is_released,
             size_max_bytes=size_max_bytes,
             limits=limits,
+            under_way_bytes=under_way_bytes,
+            path_bytes_per_s=path_bytes_per_s,
         ):
             return
-        candidates = [Waiting(one.item, one.packed_bytes) for one in waiting[: limits.instances_max]]
+        candidates = [Waiting(item.item, item.packed_bytes) for item in waiting[: limits.instances_max]]
         entries = tuple(pacing.fill_parcel(candidates, size_max_bytes, limits.instances_max))
         add_message(desk, transfer, MessageKind.PARCEL, before + 1, entries=entries)
-        for one, entry in zip(waiting, entries, strict=False):
-            one.packed_bytes = entry.offset_bytes + entry.length_bytes
-        transfer.waiting = [one for one in waiting if one.packed_bytes < one.item.size_bytes]
+        for item, entry in zip(waiting, entries, strict=False):
+            item.packed_bytes = entry.offset_bytes + entry.length_bytes
+        transfer.waiting = [item for item in waiting if item.packed_bytes < item.item.size_bytes]
 
 
 def payload_size_max(mail_size_max_bytes: int | None) -> int:
@@ -210,6 +226,7 @@ def add_items(transfer: Outgoing, items: Iterable[tuple[ManifestEntry, int]], no
             transfer.waiting.append(WaitingRow(item, reading_rank, len(transfer.items), now_s))
             transfer.items[item.sha256] = item
             transfer.ranks[item.sha256] = reading_rank
+    transfer.waiting.sort(key=_reading_order)
     transfer.last_arrival_s = now_s
 
 
@@ -220,7 +237,7 @@ def next_planned(transfer: Outgoing | Incoming) -> MessageRow | None:
     for row in transfer.messages:
         if row.state is not MessageState.PLANNED:
             continue
-        bulk = {MessageKind.PARCEL: 1, MessageKind.MANIFEST: 2}.get(row.kind, 0)
+        bulk = 0 if not row.is_bulk else 1 if row.kind is MessageKind.PARCEL else 2
         if bulk == 2 and isinstance(transfer, Outgoing) and transfer.waiting:
             continue
         order = (bulk, row.number, row.copy)
@@ -254,7 +271,7 @@ def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
         if row.copy:
             continue
         state = row.state
-        if row.kind in BULK:
+        if row.is_bulk:
             if row.kind is MessageKind.MANIFEST:
                 has_manifest = True
             else:
@@ -265,11 +282,11 @@ def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
                 unconfirmed += 1
                 accepted_s = row.accepted_s or 0.0
                 unheard_since_s = accepted_s if unheard_since_s is None else min(unheard_since_s, accepted_s)
-            elif state in IN_HAND:
+            elif row.is_in_hand:
                 in_hand += 1
             elif state is MessageState.REFUSED:
                 refused += 1
-        elif state is MessageState.ACCEPTED and row.kind in NOTES:
+        elif row.is_note and state is MessageState.ACCEPTED:
             notes.append(_note(row))
     contact = desk.ledger.contacts[transfer.partner]
     usable = [one for one in desk.relays_of(transfer.partner) if one.state is not failover.RelayState.AWAY]

@@ -12,13 +12,13 @@ from typing import Any
 from raypost.model.manifest import ManifestEntry, ParcelEntry
 from raypost.model.transfer import MessageKind, MessageState, Priority
 from raypost.transfer.control import Message
-from raypost.transfer.failover import RelayState
+from raypost.transfer.failover import RelayFacts
 from raypost.transfer.hello import ClockReading, ContactState
+from raypost.transfer.notes import NOTES
 from raypost.transfer.receiver import ReceiverState
 from raypost.transfer.sender import SenderState
 from raypost.transfer.taking import ItemState
 
-IN_HAND = frozenset({MessageState.PLANNED, MessageState.QUEUED, MessageState.SENDING})
 BULK = frozenset({MessageKind.PARCEL, MessageKind.MANIFEST})
 
 
@@ -45,6 +45,17 @@ class MessageRow:
     body: dict[str, Any] = field(default_factory=dict)
     sealed: Message | None = None
     is_seen: bool = False
+    is_bulk: bool = False
+    is_note: bool = False
+
+    def __post_init__(self) -> None:
+        self.is_bulk, self.is_note = self.kind in BULK, self.kind in NOTES
+
+    @property
+    def is_in_hand(self) -> bool:
+        """Say whether it is planned, queued or being sent."""
+        state = self.state
+        return state is MessageState.PLANNED or state is MessageState.QUEUED or state is MessageState.SENDING
 
 
 @dataclass(slots=True, eq=False)
@@ -108,6 +119,7 @@ class Incoming:
     doubles: int = 0
     came_by: str = ""
     receipts: int = 0
+    receipts_written: int = 0
     receipted_parcels: int = 0
     last_receipt_s: float | None = None
     asked_s: float | None = None
@@ -155,17 +167,14 @@ class ContactRow:
     clock: ClockReading | None = None
     round_trip_s: float | None = None
     restored_from_s: float | None = None
+    path_bytes_per_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
 class RelayRow:
     """What was learned about a relay."""
 
-    name: str
-    position: int
-    state: RelayState = RelayState.WELL
-    changed_s: float = 0.0
-    failures: int = 0
+    facts: RelayFacts
     due_s: float | None = None
     rate_bytes_per_s: float | None = None
     mail_size_max_bytes: int | None = None

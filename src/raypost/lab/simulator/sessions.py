@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 from raypost.lab.simulator import incoming, outgoing
-from raypost.lab.simulator.desk import Times, message_word, relay_facts
+from raypost.lab.simulator.desk import Times, message_word
 from raypost.lab.simulator.links import Link
 from raypost.lab.simulator.office import Office
 from raypost.lab.simulator.relays import Mail, Outcome, Relay
@@ -14,7 +16,7 @@ from raypost.lab.simulator.world import World
 from raypost.model.transfer import MessageKind, MessageState
 from raypost.transfer import failover
 from raypost.transfer.control import Message
-from raypost.transfer.failover import RelayEvent, RelayState
+from raypost.transfer.failover import RelayEvent, RelayFacts, RelayState
 
 SLOTS = 2
 REFUSED_S = 0.2
@@ -28,16 +30,22 @@ COLLECT_RETRY_S = 15.0
 
 
 class Sessions(Office):
-    """What a site does with its relays."""
+    """What a site does with its relays.
+
+    Attributes:
+        partners: By which relays each partner is reached.
+        mails: How many mails the relays took, by kind; whether they were copies, whether they were sent again.
+    """
 
     def __init__(
         self, name: str, world: World, times: Times, relays: list[Relay], up: Link, down: Link, skew_s: float
     ) -> None:
-        rows = {one.name: RelayRow(one.name, position) for position, one in enumerate(relays)}
+        rows = {one.name: RelayRow(RelayFacts(one.name, position)) for position, one in enumerate(relays)}
         super().__init__(name, world, times, Ledger(relays=rows), skew_s)
         self.relays = {one.name: one for one in relays}
         self.up, self.down = up, down
         self.partners: dict[str, frozenset[str]] = {}
+        self.mails: Counter[tuple[MessageKind, bool, bool]] = Counter()
         self._forget_sessions()
         for relay in relays:
             relay.bells[name] = self.ring
@@ -46,16 +54,17 @@ class Sessions(Office):
         self._is_sending = {relay: [False] * SLOTS for relay in self.relays}
         self._fetching = {relay: [False, False] for relay in self.relays}
         self._is_probing = dict.fromkeys(self.relays, False)
+        self._ready: dict[str, list[MessageRow]] = {relay: [] for relay in self.relays}
 
-    def meet(self, partner: str, relays: Iterable[str]) -> None:
-        """Add a partner and the relays on which it has a mailbox."""
+    def meet(self, partner: str, relays: Iterable[str], path_bytes_per_s: float) -> None:
+        """Add a partner and the relays on which it has a mailbox; it gave signs of life before the seed begins."""
         self.partners[partner] = frozenset(relays)
-        self.ledger.contacts[partner] = ContactRow(self.now())
+        self.ledger.contacts[partner] = ContactRow(self.now(), path_bytes_per_s=path_bytes_per_s)
 
-    def relays_of(self, partner: str) -> list[failover.RelayFacts]:
+    def relays_of(self, partner: str) -> list[RelayFacts]:
         """Return the relays by which a partner is reached."""
         theirs = self.partners[partner]
-        return [relay_facts(row) for row in self.ledger.relays.values() if row.name in theirs]
+        return [row.facts for name, row in self.ledger.relays.items() if name in theirs]
 
     def out_rows(self) -> list[MessageRow]:
         """Return every outgoing message."""
@@ -70,25 +79,32 @@ class Sessions(Office):
 
     def wake_dispatch(self, relay: str) -> None:
         """Have the idle sessions of a relay take what is most urgent; one that is away is left alone until its time."""
-        if self.ledger.relays[relay].state is RelayState.AWAY:
+        if not self._ready[relay] or self.ledger.relays[relay].facts.state is RelayState.AWAY:
             return
         for slot in range(SLOTS):
             if not self._is_sending[relay][slot]:
-                row = self._claim(relay, slot)
-                if row is not None:
-                    self._send(relay, slot, row)
+                row = self._claim(relay)
+                if row is None:
+                    return
+                self._send(relay, slot, row)
 
-    def _claim(self, relay: str, slot: int) -> MessageRow | None:
+    def ready(self, row: MessageRow) -> None:
+        """Have a sealed message taken by a session of its relay."""
+        self._ready[row.relay].append(row)
+        self.wake_dispatch(row.relay)
+
+    def _claim(self, relay: str) -> MessageRow | None:
+        """Take the most urgent message that is ready; the longest waiting of several."""
         now_s = self.now()
         best: MessageRow | None = None
-        for row in self.out_rows():
-            if (
-                row.state is MessageState.QUEUED
-                and row.relay == relay
-                and (row.due_s is None or row.due_s <= now_s)
-                and (best is None or row.rank > best.rank)
-            ):
+        ready = self._ready[relay] = [
+            row for row in self._ready[relay] if row.state is MessageState.QUEUED and row.relay == relay
+        ]
+        for row in ready:
+            if (best is None or row.rank > best.rank) and (row.due_s is None or row.due_s <= now_s):
                 best = row
+        if best is not None:
+            ready.remove(best)
         return best
 
     def _send(self, relay: str, slot: int, row: MessageRow) -> None:
@@ -152,6 +168,9 @@ class Sessions(Office):
     def _accepted(self, row: MessageRow, seconds: float) -> None:
         row.state, row.accepted_s, row.due_s = MessageState.ACCEPTED, self.now(), None
         row.sealed = None
+        self.mails[row.kind, row.copy > 0, row.attempt > 1] += 1
+        if row.kind is MessageKind.RECEIPT and isinstance(row.transfer, Incoming):
+            row.transfer.messages.remove(row)
         if isinstance(row.transfer, Outgoing):
             row.transfer.patience_from_s = max(row.transfer.patience_from_s, self.now())
         relay = self.ledger.relays[row.relay]
@@ -163,6 +182,7 @@ class Sessions(Office):
         row.state, row.tries = MessageState.QUEUED, row.tries + 1
         wait_s = min(RETRY_FIRST_S * 2.0 ** min(row.tries - 1, 16), RETRY_MAX_S)
         row.due_s = self.now() + wait_s
+        self._ready[row.relay].append(row)
         self.world.after(wait_s, self._retry, self.life, row.relay)
 
     def _retry(self, life: int, relay: str) -> None:
@@ -185,21 +205,22 @@ class Sessions(Office):
         self._is_sending[relay][slot] = False
         if row.state is MessageState.SENDING and row.attempt == attempt:
             row.state, row.tries = MessageState.QUEUED, row.tries + 1
+            self._ready[relay].append(row)
         self._note_away(relay)
         outgoing.leave_relay(self, relay)
         self._rearm(row)
 
     def _note_away(self, relay: str) -> None:
-        facts = self.ledger.relays[relay]
-        facts.state = failover.fire(facts.state, RelayEvent.KEPT_US_OUT)
-        facts.failures, facts.changed_s = facts.failures + 1, self.now()
+        row = self.ledger.relays[relay]
+        state, failures = failover.fire(row.facts.state, RelayEvent.KEPT_US_OUT), row.facts.failures + 1
+        row.facts = replace(row.facts, state=state, failures=failures, changed_s=self.now())
         if self.world.lines is not None:
-            self.world.say(self.name, f"{relay} keeps us out, {facts.failures} times")
+            self.world.say(self.name, f"{relay} keeps us out, {failures} times")
         self._arm_relay(relay)
 
     def _arm_relay(self, relay: str) -> None:
         row = self.ledger.relays[relay]
-        row.due_s = failover.retry_due_s(relay_facts(row), self.times.limits.relays)
+        row.due_s = failover.retry_due_s(row.facts, self.times.limits.relays)
         if row.due_s is not None and not self._is_probing[relay]:
             self._is_probing[relay] = True
             self.world.aside(max(0.0, row.due_s - self.now()), self._probe, self.life, relay)
@@ -214,40 +235,44 @@ class Sessions(Office):
             return
         if row.due_s > self.now() + 1e-6:
             self._arm_relay(relay)
-        elif row.state is RelayState.SUSPECT:
+        elif row.facts.state is RelayState.SUSPECT:
             self._fire_relay(relay, RelayEvent.TIME_PASSED)
         elif self.relays[relay].outage() is not None:
             self._note_away(relay)
         else:
             self._fire_relay(relay, RelayEvent.LET_US_IN)
-            row.failures = 0
+            row.facts = replace(row.facts, failures=0)
             self.wake_dispatch(relay)
 
     def _fire_relay(self, relay: str, event: RelayEvent) -> None:
         row = self.ledger.relays[relay]
-        before = row.state
-        row.state = failover.fire(before, event)
-        if row.state is not before:
-            row.changed_s = self.now()
+        state = failover.fire(row.facts.state, event)
+        if state is not row.facts.state:
+            row.facts = replace(row.facts, state=state, changed_s=self.now())
             if self.world.lines is not None:
-                self.world.say(self.name, f"{relay} is {row.state.value}")
-        if row.state is RelayState.WELL:
+                self.world.say(self.name, f"{relay} is {state.value}")
+        if state is RelayState.WELL:
             row.due_s = None
 
     def suspect(self, relays: Iterable[str]) -> None:
         """Note relays that took mails of which nothing was heard again."""
         for name in sorted(relays):
             self._fire_relay(name, RelayEvent.NOTHING_HEARD)
-            if self.ledger.relays[name].state is RelayState.SUSPECT:
-                self.ledger.relays[name].changed_s = self.now()
+            row = self.ledger.relays[name]
+            if row.facts.state is RelayState.SUSPECT:
+                row.facts = replace(row.facts, changed_s=self.now())
                 self._arm_relay(name)
 
     def proved(self, relay: str) -> None:
         """Note that a receipt names a mail that went by this relay."""
-        if self.ledger.relays[relay].state is RelayState.SUSPECT:
+        if self.ledger.relays[relay].facts.state is RelayState.SUSPECT:
             self._fire_relay(relay, RelayEvent.PROVED_ITSELF)
 
     # 6 collect
+
+    def fetch_bytes_per_s(self) -> int:
+        """Return what this site's line carries when mails are fetched."""
+        return int(self.down.bytes_per_s)
 
     def seen(self, transfer: Incoming) -> frozenset[int]:
         """Return the parcels of a transfer that lie in this site's mailboxes, or were fetched and not opened yet."""
@@ -299,7 +324,7 @@ class Sessions(Office):
             self._fetch(relay, lane)
 
     def _rank_of(self, mail: Mail) -> int:
-        """Return what is fetched first: the token is a hint, and a transfer that was announced is known."""
+        """Return what is fetched first: what was announced as urgent, and of that the first parcels."""
         known = self.ledger.incoming.get((mail.sender, mail.token))
         return (0 if known is None else known.priority.rank) + (mail.message_number == 1)
 

@@ -71,11 +71,11 @@ class Site(Sessions):
                 )
                 transfer.came_by = relay
                 incoming.take(self, transfer, message)
-            case Taken() | Recall() | Redirect():
-                theirs = self.ledger.incoming.get((partner, transfer_key))
-                if theirs is not None:
-                    theirs.came_by = relay
-                    incoming.take(self, theirs, message)
+            case Taken() | Recall() | Redirect():  # also before anything else came: it leaves a tombstone
+                priority = message.head.priority
+                theirs = incoming.open_incoming(self, partner, transfer_key, "", 0, priority, ReceiverState.EXPECTED)
+                theirs.came_by = relay
+                incoming.take(self, theirs, message)
             case Receipt() | Opened() | Take() | Recalled():
                 mine = self.ledger.outgoing.get(transfer_key)
                 if mine is not None and mine.partner == partner:
@@ -125,6 +125,8 @@ class Site(Sessions):
                 row.state = MessageState.QUEUED
             if row.state is MessageState.QUEUED and row.sealed is None:
                 row.state = MessageState.PLANNED
+            if row.state is MessageState.QUEUED:
+                self.ready(row)
         everything: list[Outgoing | Incoming] = [*self.ledger.outgoing.values(), *self.ledger.incoming.values()]
         for transfer in everything:
             self.arm(transfer, transfer.due_s)

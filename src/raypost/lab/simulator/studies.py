@@ -14,7 +14,7 @@ Item = tuple[ManifestEntry, int]
 """An instance and its reading rank: 0 is the key series."""
 
 STUDIES_MIN = 8
-STUDIES_MAX = 11
+STUDIES_MAX = 9
 LATE_S = (60.0, 600.0, 3_600.0)
 KEY_RANK = 0
 NO_IMAGES = "1.2.826.0.1.3680043.10.1"
@@ -22,7 +22,7 @@ NO_IMAGES = "1.2.826.0.1.3680043.10.1"
 _pool: list[ManifestEntry] = []
 """Instances that are made once for all seeds; a seed takes them from the beginning."""
 
-SIZES_BYTES = (90_000, 150_000, 190_000, 260_000, 310_000)
+SIZES_BYTES = (70_000, 110_000, 150_000, 190_000, 260_000)
 
 
 @dataclass(slots=True)
@@ -110,7 +110,7 @@ def _draw_series(network: Network, study: Study, shelf: Shelf) -> None:
     is_emergency = study.priority is Priority.EMERGENCY
     series = [(chance.randint(8, 26), KEY_RANK)]
     if is_emergency:
-        series.insert(chance.randint(0, 1), (chance.randint(10, 60), 1))
+        series.insert(chance.randint(0, 1), (chance.randint(10, 50), 1))
     elif chance.random() < 0.5:
         series.append((chance.randint(5, 40), 1))
     key: list[ManifestEntry] = []
@@ -126,7 +126,7 @@ def _draw_series(network: Network, study: Study, shelf: Shelf) -> None:
     if chance.random() < 0.7:
         study.releases.append(at_s + 0.2)
     for late_s in LATE_S:
-        if chance.random() < (0.25 if is_emergency else 0.08):
+        if chance.random() < (0.12 if is_emergency else 0.04):
             end_s = _scan(study, [(shelf.take(), 2) for _ in range(chance.randint(5, 20))], at_s + late_s, 20.0)
             study.releases.append(end_s + 0.2)
     study.key = frozenset(one.sha256 for one in key)
