@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export TCP_NODELAY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo fmt check unit test peers bench docs wheel wheel-test ci clean
+.PHONY: help setup setup-dev demo fmt check unit sim seed test peers bench docs wheel wheel-test ci clean
 
 ##@ Start
 setup: $(VENV)/.run ## Create .venv from the lock file: what Raypost needs to run
@@ -32,6 +32,12 @@ check: $(VENV)/.dev ## Lint, imports, types, spelling, generated docs, rules of 
 
 unit: $(VENV)/.dev ## Tests without peers
 	$(BIN)/pytest -q -n 3 tests/test_tidy.py tests/test_docs.py tests/unit tests/attacks
+
+sim: $(VENV)/.run ## A whole network from each seed, in all weathers. SEEDS=2000, WEATHER=storm
+	$(BIN)/python -m raypost.lab.simulator --seeds $(or $(SEEDS),500) $(if $(WEATHER),--weather $(WEATHER))
+
+seed: $(VENV)/.run ## One seed with a readable trace. S=481, WEATHER=storm
+	@$(BIN)/python -m raypost.lab.simulator --seed $(or $(S),0) $(if $(WEATHER),--weather $(WEATHER))
 
 test: $(VENV)/.dev peers ## All tests, with real Postfix, Dovecot, DCMTK, Orthanc, gpg
 	$(BIN)/pytest -q -n 3 tests --ignore tests/e2e --ignore tests/contract/mail

@@ -8,11 +8,17 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from raypost.archive import events
+import sqlalchemy as sa
+
+from raypost.archive import cases, events
+from raypost.archive.database import Database
 from raypost.archive.embedded import EmbeddedPostgres
 from raypost.archive.events import Position
+from raypost.archive.tables import InstanceRow
 from raypost.model.audit import EventKind
-from raypost.node.demo_network import CENTRE, DOMAIN, REFERRER, SCANNER_AE_TITLE, DemoNetwork, RelayAddress
+from raypost.node.demo_network import CENTRE, DOMAIN, MAIN_RELAY, REFERRER, SCANNER_AE_TITLE, DemoNetwork
+from raypost.node.demo_relay import RelayAddress
+from raypost.transfer.reading_order import is_key_series
 from tests.bench.peers import dcmsend
 from tests.peers.caretaker import Caretaker
 from tests.peers.mailserver import RealRelay, open_folder
@@ -28,11 +34,16 @@ class Crossing:
     name: str
     instances: int
     raw_mb: float
+    announce_s: float
     first_image_s: float
+    key_series_s: float
     filed_s: float
     settle_wait_s: float
     delivered_s: float
     peak_mb: float
+    transactions_a_parcel: float
+    parcel_packed_to_accepted_ms: float
+    parcel_verified_to_filed_ms: float
 
     @property
     def mb_per_s(self) -> float:
@@ -42,7 +53,8 @@ class Crossing:
     def sentence(self) -> str:
         """Say it in one line."""
         return (
-            f"first image {self.first_image_s:.2f} s, all filed {self.filed_s:.2f} s ({self.mb_per_s:.1f} MB/s), "
+            f"known {self.announce_s:.2f} s, first image {self.first_image_s:.2f} s, "
+            f"key series {self.key_series_s:.2f} s, all filed {self.filed_s:.2f} s ({self.mb_per_s:.1f} MB/s), "
             f"receipt {self.delivered_s:.2f} s, peak {self.peak_mb:.0f} MB"
         )
 
@@ -54,7 +66,7 @@ class Crossing:
 @contextlib.contextmanager
 def relay_of(kind: str) -> Iterator[RelayAddress | None]:
     """Have a relay: None makes the network start the embedded one."""
-    if kind == "embedded":
+    if kind != "real":
         yield None
         return
     folder = open_folder()
@@ -69,7 +81,12 @@ def relay_of(kind: str) -> Iterator[RelayAddress | None]:
 
 
 def cross(name: str, study: Path, relay_kind: str, place: Path) -> Crossing:
-    """Send a study and take the figures."""
+    """Send a study and take the figures.
+
+    Args:
+        relay_kind: real (Postfix and Dovecot), embedded, or "one dead": two embedded ones, the preferred one is killed
+            before the scanner sends.
+    """
     folder = place / f"network-{len(list(place.iterdir()))}"
     folder.mkdir()
     place.chmod(0o711)  # the database's own user must be able to pass through, else its data lie elsewhere
@@ -79,7 +96,14 @@ def cross(name: str, study: Path, relay_kind: str, place: Path) -> Crossing:
         caretaker.stop_server(server.data)
         caretaker.remove(place, server.root, server.sockets)
         try:
-            with relay_of(relay_kind) as relay, DemoNetwork(folder, relay, settle_after_release_s=SETTLE_S) as network:
+            with (
+                relay_of(relay_kind) as relay,
+                DemoNetwork(
+                    folder, relay, settle_after_release_s=SETTLE_S, relay_count=2 if relay_kind == "one dead" else 1
+                ) as network,
+            ):
+                if relay_kind == "one dead":
+                    network.relays[MAIN_RELAY].kill()
                 for one in [*network.sites.values(), *network.relays.values()]:
                     if one.process is not None:
                         caretaker.end_process(one.process.pid)
@@ -102,6 +126,7 @@ def _measure(name: str, study: Path, count: int, raw_mb: float, network: DemoNet
 
     watching = threading.Thread(target=_watch_memory)
     watching.start()
+    before = sum(_commits(database) for database in databases.values())
     begin = time.time()
     referrer = network.sites[REFERRER]
     sending = threading.Thread(
@@ -113,7 +138,9 @@ def _measure(name: str, study: Path, count: int, raw_mb: float, network: DemoNet
             for site, database in databases.items():
                 for one in events.read_after(database, seen[site]):
                     seen[site] = one.position
-                    if site == CENTRE and one.kind is EventKind.FILED:
+                    if site == CENTRE and one.kind is EventKind.ANNOUNCED:
+                        instants.setdefault("announced", one.at.timestamp())
+                    elif site == CENTRE and one.kind is EventKind.FILED:
                         filed += int(one.fields["instances"])
                         instants.setdefault("first image", one.at.timestamp())
                         instants["last image"] = one.at.timestamp()
@@ -124,6 +151,10 @@ def _measure(name: str, study: Path, count: int, raw_mb: float, network: DemoNet
                     elif site == REFERRER and one.kind is EventKind.TRANSFER_DELIVERED:
                         instants["delivered"] = one.at.timestamp()
             time.sleep(0.2)
+        time.sleep(1.5)  # PostgreSQL counts a second late
+        commits = sum(_commits(database) for database in databases.values()) - before
+        key_series = _key_series_filed(databases[CENTRE])
+        parcels, packed_ms, filed_ms = _parcel_times(databases)
     finally:
         sending.join()
         stop.set()
@@ -137,9 +168,37 @@ def _measure(name: str, study: Path, count: int, raw_mb: float, network: DemoNet
         name,
         count,
         raw_mb,
+        instants["announced"] - begin,
         instants["first image"] - begin,
+        key_series - begin,
         instants["last image"] - begin,
         instants["closed"] - instants["last received"],
         instants["delivered"] - begin,
         peak / 1e6,
+        commits / parcels,
+        packed_ms,
+        filed_ms,
     )
+
+
+def _commits(database: Database) -> int:
+    with database.transaction() as tx:
+        return int(tx.scalar(sa.text("select xact_commit from pg_stat_database where datname = current_database()")))
+
+
+def _key_series_filed(centre: Database) -> float:
+    """Return when the last image of the series that makes the study readable was filed."""
+    with centre.transaction() as tx:
+        instances = list(tx.scalars(sa.select(InstanceRow)))
+        ranks = cases.reading_ranks(tx, instances)
+        return max(one.received_at for one in instances if is_key_series(ranks[one.id])).timestamp()
+
+
+def _parcel_times(databases: dict[str, Database]) -> tuple[int, float, float]:
+    """Return how many parcels there were; mean milliseconds from planned to accepted, from verified to filed."""
+    query = "select count(*), avg(extract(epoch from {0} - planned_at)) from rp_message where kind = 'parcel' and direction = '{1}'"
+    with databases[REFERRER].transaction() as tx:
+        parcels, packed_s = tx.execute(sa.text(query.format("accepted_at", "out"))).one()
+    with databases[CENTRE].transaction() as tx:
+        filed_s = tx.execute(sa.text(query.format("filed_at", "in"))).one()[1]
+    return int(parcels), float(packed_s) * 1000, float(filed_s) * 1000

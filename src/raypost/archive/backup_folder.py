@@ -92,7 +92,7 @@ class BackupFolder:
         That one must exist, so that a disk that is not mounted is noticed.
 
         Raises:
-            UsageError: It holds other things, or the backups of another site.
+            UsageError: It holds other things, or the backups of another site, or others than this user can read it.
             OSError: It cannot be made or read.
         """
         if not folder.parent.is_dir():
@@ -110,6 +110,7 @@ class BackupFolder:
             raise UsageError(f"{folder} holds the backups of {other}, not of {site}", do="Choose another folder.")
         for shelf in (made.content, folder / "snapshots"):
             shelf.mkdir(exist_ok=True, mode=0o700)
+            _refuse_open(shelf)
         return made
 
     @classmethod
@@ -206,6 +207,16 @@ class BackupFolder:
     def _folders(self) -> list[Path]:
         shelf = self.folder / "snapshots"
         return [one for one in shelf.iterdir() if one.is_dir() and _number(one.name)] if shelf.is_dir() else []
+
+
+def _refuse_open(shelf: Path) -> None:
+    """Refuse a place for secret keys that belongs to somebody else, or where a mode means nothing."""
+    facts = shelf.stat()
+    if facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
+        raise UsageError(
+            f"others than this user can read {shelf}",
+            do=f"chmod 700 {shelf}; a disk that knows no modes is mounted with uid=, dir_mode=0700, file_mode=0600.",
+        )
 
 
 def _number(name: str) -> int:

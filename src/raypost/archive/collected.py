@@ -110,7 +110,7 @@ def note_not_fetched(
             relay=place.relay,
             uid_validity=place.uid_validity,
             imap_uid=place.imap_uid,
-            relay_time=place.taken_at,
+            relay_time=None,  # it waited, so it says nothing of the clocks
             state="quarantined",
             mail_file="",
             size_bytes=size_bytes,

@@ -195,7 +195,9 @@ def plan_again(
     if not keeps_tries:
         values["tries"] = 0
     if forgets_refusals:
-        values["body"] = MessageRow.body.op("-")(sa.cast(REFUSED_BY, sa.Text))
+        is_object = sa.func.jsonb_typeof(MessageRow.body) == "object"  # it may be JSON's null
+        without = MessageRow.body.op("-")(sa.cast(REFUSED_BY, sa.Text))
+        values["body"] = sa.case((is_object, without), else_=MessageRow.body)
     rows = tx.execute(
         sa.update(MessageRow)
         .where(*chosen)

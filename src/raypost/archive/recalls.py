@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -9,12 +10,15 @@ from sqlalchemy import orm
 
 from raypost.archive import events, openings, planning
 from raypost.archive.database import Transaction
+from raypost.archive.queue import enqueue
 from raypost.archive.tables import (
     CaseRow,
     DicomNodeRow,
     ForwardRow,
     InstanceRow,
     MessageRow,
+    PatientRow,
+    SeriesRow,
     TransferItemRow,
     TransferRow,
 )
@@ -78,8 +82,68 @@ def take_recall(tx: Transaction, transfer: TransferRow, message: Recall, now: da
         opened=len(who),
         forwarded_to=", ".join(forwarded_to),
     )
+    if forwarded_to:
+        enqueue(tx, "reject", once=f"reject:{transfer.id}", transfer_id=transfer.id)
     said = {"instances_filed": hidden, "opened_by": who, "forwarded_to": forwarded_to, "at": now.isoformat()}
     planning.add_note(tx, transfer, MessageKind.RECALLED, now, said)
+
+
+@dataclass(frozen=True, slots=True)
+class ToReject:
+    """What a rejection note says.
+
+    Attributes:
+        study: Words of `dicom.rejection_note.RejectedStudy`, without the reason.
+        instances: Series, class and instance UIDs of the images that nodes were sent.
+        nodes: Their names.
+    """
+
+    transfer_key: str
+    is_test: bool
+    why: str
+    recalled_at: datetime
+    study: dict[str, str]
+    instances: list[tuple[str, str, str]]
+    nodes: list[str]
+
+
+def to_reject(tx: Transaction, transfer_id: int) -> ToReject | None:
+    """Return what nodes in the house must be told after a recall; None when they were sent nothing."""
+    transfer = tx.get_one(TransferRow, transfer_id)
+    nodes = _forwarded_to(tx, transfer)
+    if not nodes or transfer.case_id is None or transfer.state != ReceiverState.WITHDRAWN.value:
+        return None
+    case = tx.get_one(CaseRow, transfer.case_id)
+    patient = tx.get_one(PatientRow, case.patient_id)
+    sent = sa.select(ForwardRow.instance_id).where(ForwardRow.state == "sent")
+    instances = tx.execute(
+        sa.select(SeriesRow.series_instance_uid, InstanceRow.sop_class_uid, InstanceRow.sop_instance_uid)
+        .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
+        .where(InstanceRow.id.in_(_mine(transfer)), InstanceRow.id.in_(sent))
+        .order_by(InstanceRow.id)
+    ).all()
+    study = {
+        "study_instance_uid": case.study_instance_uid,
+        "patient_name": patient.patient_name,
+        "patient_id": patient.patient_id,
+        "issuer_of_patient_id": patient.issuer_of_patient_id,
+        "birth_date": patient.birth_date,
+        "sex": patient.sex,
+        "study_date": case.study_date,
+        "study_time": case.study_time,
+        "accession_number": case.accession_number,
+    }
+    recalled_at = transfer.finished_at or transfer.opened_at
+    listed = [(row[0], row[1], row[2]) for row in instances]
+    return ToReject(transfer.transfer_key, transfer.is_test, transfer.why, recalled_at, study, listed, nodes)
+
+
+def hide_note(tx: Transaction, case_id: int, now: datetime) -> None:
+    """Keep a case that holds nothing but rejection notes out of the lists."""
+    others = sa.select(InstanceRow.id).join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
+    if tx.scalar(others.where(InstanceRow.case_id == case_id, SeriesRow.modality != "KO").limit(1)) is None:
+        case = tx.get_one(CaseRow, case_id, with_for_update={"key_share": True})
+        case.hidden_at, case.hidden_because = now, "rejection note"
 
 
 def show_again(tx: Transaction, case_id: int, instance_ids: list[int]) -> None:

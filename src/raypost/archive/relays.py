@@ -203,9 +203,11 @@ def note_taken(tx: Transaction, relay: str, size_bytes: int, seconds: float, now
 
 
 def set_back(tx: Transaction, relay: str, limits: FailoverLimits, now: datetime) -> bool:
-    """Have others preferred to a relay that refuses mails for good, for a while; False when they were already."""
+    """Have others preferred, for a while, to a relay that does not take a mail; False when they were already."""
     row = _row(tx, relay, now)
     was_well = row.state == RelayState.WELL.value
+    if was_well:
+        events.record(tx, now, EventKind.RELAY_SUSPECTED, level=Level.NOTICE, relay=relay, why="does not take mails")
     _fire(row, RelayEvent.NOTHING_HEARD, now)
     if row.state == RelayState.SUSPECT.value:
         row.changed_at, row.due = now, now + timedelta(seconds=limits.suspect_s)

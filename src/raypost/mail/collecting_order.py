@@ -119,12 +119,15 @@ class _Sender:
     bulk_at: int = 0
 
     def count(self) -> int:
+        """Return how many mails wait."""
         return sum(map(len, self.waiting.values()))
 
     def is_within_budget(self, standing: Standing, now: datetime) -> bool:
+        """Say whether one more of this standing is urgent."""
         return standing in BUDGET and self.given_lately(standing, now) < BUDGET[standing]
 
     def given_lately(self, standing: Standing, now: datetime) -> int:
+        """Return how many of this standing were chosen in the last minute, as far as they are counted."""
         given = self.given[standing]
         # An instant after now was before the clock was set back: it does not count.
         while given and not now - BUDGET_WINDOW < given[0] <= now:

@@ -52,6 +52,7 @@ class Group:
     words: str = ""
     partner: str = ""
     transfer_id: int | None = None
+    is_told: bool = False
     level: Level = Level.INFO
     count: int = 0
     instances: int = 0
@@ -114,6 +115,8 @@ class Storyteller:
         self._groups.sort(key=lambda one: one.at)
         count = len(self._groups) if now is None else sum(one.at <= now - HOLD_BACK for one in self._groups)
         ready, self._groups = self._groups[:count], self._groups[count:]
+        for one in ready:
+            one.is_told = True
         told = [line for one in ready if (line := self._line(one))]
         self.lines += told
         return told
@@ -155,7 +158,7 @@ class Storyteller:
     def _group(self, at: datetime, site: str, kind: EventKind | None, *more: object) -> Group:
         same = (site, kind, *more)
         group = self._open.get(same)
-        if group is None or at > group.at + TOGETHER:
+        if group is None or group.is_told or at > group.at + TOGETHER:
             group = self._open[same] = Group(at, site, kind)
             self._groups.append(group)
         group.count += 1

@@ -95,8 +95,8 @@ def _fill(
     note: Note,
 ) -> RestoreReport:
     need_room(settings, backups, manifest)
+    settings.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with empty_database(settings, manifest, note) as (url, programs):
-        settings.data_folder.mkdir(mode=0o700, exist_ok=True)
         database = Database(url, connections_max=2)
         with contextlib.closing(Archive.open(database, settings.data_folder)):
             put_back_keys(chosen.folder / KEYS, settings.keys_folder)

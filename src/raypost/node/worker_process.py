@@ -100,6 +100,7 @@ def stations(site: Site, stop: threading.Event) -> dict[str, Callable[..., None]
         "open": make_open(site).open,
         "file": make_file(site).file,
         "greet": make_greet(site, bell).greet,
+        "reject": lambda transfer_id: _reject(site, transfer_id),
         "forward": lambda node_id: _forward(site, node_id),
     }
 
@@ -175,6 +176,13 @@ def _forward(site: Site, node_id: int) -> None:
     from raypost.stations.forward import Forward
 
     Forward(site.archive, site.sandbox, site.clock, site.settings.dicom.ae_title).forward(node_id)
+
+
+def _reject(site: Site, transfer_id: int) -> None:
+    """Write a rejection note. The DICOM library is loaded only where one is written."""
+    from raypost.stations.reject import Reject
+
+    Reject(site.archive, site.sandbox, site.clock).reject(transfer_id)
 
 
 def _keep_house(worker: Worker, settle: Settle, stop: threading.Event) -> None:

@@ -15,7 +15,7 @@ from raypost.archive.outbox import QueuedMessage
 from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
 from raypost.archive.tables import TransferRow
-from raypost.mail.parcel_sizes import instances_size_max
+from raypost.mail.parcel_sizes import parcel_room
 from raypost.mail.smtp import Accepted, BrokenOff, Deferred, Outcome, Refused, TooLarge, Unknown
 from raypost.model.audit import EventKind, Level
 from raypost.model.clock import Clock
@@ -92,7 +92,8 @@ class Outcomes:
                     note.record(EventKind.SENDING_REFUSED, said, Level.ALARM)
                 return True
             case Course.MOVE:
-                if is_for_good and not relays.set_back(note.tx, message.relay, self.limits.relays, note.now):
+                is_news = relays.set_back(note.tx, message.relay, self.limits.relays, note.now)
+                if is_for_good and not is_news:
                     level = Level.INFO  # it was told when this relay refused the first one
                 note.record(EventKind.SENDING_DEFERRED, said, level)
                 outbox.note_moved(
@@ -110,8 +111,8 @@ class Outcomes:
         if outcome.limit_bytes is None or outcome.limit_bytes >= message.size_bytes:  # it refuses what it announces
             relays.note_size_limit(note.tx, message.relay, message.size_bytes // 2, note.now)
         limit_bytes = relays.size_max_bytes(note.tx, message.relay) or message.size_bytes // 2
-        payload_max_bytes = instances_size_max(limit_bytes, self.pacing.instances_max)
-        if outbox.note_too_large(note.tx, message, note.holder, note.now, payload_max_bytes):
+        room = parcel_room(limit_bytes, self.pacing.instances_max)
+        if outbox.note_too_large(note.tx, message, note.holder, note.now, room.size_max_bytes if room else None):
             return True
         return self._try_again(note, Remedy.CUT_SMALLER, outcome.text, None, is_for_good=True)
 

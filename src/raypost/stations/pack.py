@@ -7,7 +7,7 @@ send again or to go by another relay, and always says what is committed then.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -18,7 +18,7 @@ from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
 from raypost.archive.tables import TransferRow
 from raypost.errors import IntegrityError, LocalProtocolError, SecurityError
-from raypost.mail.parcel_sizes import instances_size_max
+from raypost.mail.parcel_sizes import parcel_room
 from raypost.mail.parcels import EntityItem
 from raypost.model.audit import EventKind, Level
 from raypost.model.clock import Clock
@@ -206,10 +206,10 @@ class Pack:
         for name in names:
             limit_bytes = self.mailboxes[name].mail_size_max_bytes
             limit_bytes = min(relays.size_max_bytes(tx, name) or limit_bytes, limit_bytes)
-            payload_max_bytes = instances_size_max(limit_bytes, self.pacing.instances_max)
-            if payload_max_bytes is not None:
+            if (room := parcel_room(limit_bytes, self.pacing.instances_max)) is not None:
+                pacing = replace(self.pacing, instances_max=room.instances_max)
                 rate = relays.rate_bytes_per_s(tx, name)
-                packing.plan_parcels(tx, transfer, self.pacing, payload_max_bytes, now, link_bytes_per_s=rate)
+                packing.plan_parcels(tx, transfer, pacing, room.size_max_bytes, now, link_bytes_per_s=rate)
                 return
         if names:
             self._tell_stalled(tx, transfer, now, f"{', '.join(names)}: takes only mails too small for any image")

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from raypost.model.manifest import ManifestEntry, ParcelEntry
 
 
+FIRST_PARCEL_MIN_BYTES = 100_000
+"""No link is so slow that the first parcel is made smaller than this."""
+
+
 @dataclass(frozen=True, slots=True)
 class PacingLimits:
     """Sizes of payload, before armour.
@@ -17,6 +21,8 @@ class PacingLimits:
         parcel_min_bytes: A later parcel waits for so much, or for `parcel_wait_s`.
         parcel_max_bytes: No parcel is larger, whatever the relay allows.
         growth: Each parcel may be so many times larger than the one before.
+        first_parcel_link_s: The first parcel is no larger than what the link carries in so many seconds, but for one
+            whole instance: for an emergency it goes by every relay.
         parcel_link_s: What the slower of our link and the partner's carries in so many seconds is as large as a parcel
             gets: nothing urgent waits longer behind it.
         path_s: Where the partner's link is known, no more is on its way to it than that carries in so many seconds:
@@ -31,8 +37,9 @@ class PacingLimits:
     parcel_max_bytes: int = 6_000_000
     parcel_wait_s: float = 1.0
     growth: int = 3
+    first_parcel_link_s: float = 0.7
     parcel_link_s: float = 3.0
-    path_s: float = 5.0
+    path_s: float = 6.0
     unheard_s: float = 10.0
     in_hand_max: int = 2
     instances_max: int = 500
@@ -56,17 +63,22 @@ def parcel_size_max(
     limits: PacingLimits,
     relay_payload_max_bytes: int,
     link_bytes_per_s: float | None = None,
+    instance_bytes: int = 0,
 ) -> int:
     """Return how many payload bytes parcel number `parcels_before` + 1 may hold.
 
     Args:
+        instance_bytes: Size of the instance that is to go first: the first parcel carries it whole where limits allow.
         link_bytes_per_s: What the slower of our link to the relay and the partner's was measured to carry; None before.
     """
     grown = limits.first_parcel_max_bytes * int(limits.growth ** min(parcels_before, 12))
     sizes = [grown, limits.parcel_max_bytes, relay_payload_max_bytes]
     if link_bytes_per_s is not None:  # armour makes four bytes of three
-        carried = int(link_bytes_per_s * limits.parcel_link_s * 3 / 4)
-        sizes.append(max(limits.first_parcel_max_bytes, carried))
+        if parcels_before:
+            sizes.append(max(limits.first_parcel_max_bytes, int(link_bytes_per_s * limits.parcel_link_s * 3 / 4)))
+        else:
+            carried = int(link_bytes_per_s * limits.first_parcel_link_s * 3 / 4)
+            sizes.append(max(FIRST_PARCEL_MIN_BYTES, instance_bytes, carried))
     return max(1, min(sizes))
 
 

@@ -79,6 +79,7 @@ class ReceiverLimits:
 
     Attributes:
         receipt_interval_s: While images arrive, and for doubled parcels, at most one receipt in so long.
+        receipt_idle_s: In an emergency in so long when everything that came is filed: the sender waits for that word.
         gap_wait_s: A parcel that others overtook is asked for after so long.
         quiet_emergency_s: Nothing came for so long and something is missing: ask for it; doubled with each reminder.
         quiet_s: The same for what is not an emergency.
@@ -87,6 +88,7 @@ class ReceiverLimits:
     """
 
     receipt_interval_s: float = 5.0
+    receipt_idle_s: float = 1.0
     gap_wait_s: float = 10.0
     quiet_emergency_s: float = 15.0
     quiet_s: float = 30.0
@@ -225,7 +227,10 @@ def _asks_s(facts: ReceiverFacts, limits: ReceiverLimits) -> float:
 
 def _may_write_s(facts: ReceiverFacts, limits: ReceiverLimits) -> float:
     """Return when the next receipt may be written: they keep their distance."""
-    return facts.opened_s if facts.last_receipt_s is None else facts.last_receipt_s + limits.receipt_interval_s
+    if facts.last_receipt_s is None:
+        return facts.opened_s
+    is_idle = facts.priority is Priority.EMERGENCY and facts.state is ReceiverState.ARRIVING and not facts.in_hand
+    return facts.last_receipt_s + (limits.receipt_idle_s if is_idle else limits.receipt_interval_s)
 
 
 def _earlier(one_s: float | None, other_s: float) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 from datetime import UTC, datetime
 
 import pytest
@@ -102,6 +103,18 @@ def test_wrong_folders_are_refused_before_anything_is_written(tmp_path, folder) 
     (other / MARK).write_text("")
     with pytest.raises(IntegrityError):
         BackupFolder.to_write(other, "neustadt")
+
+
+def test_a_place_that_others_can_read_gets_no_secrets(folder) -> None:
+    (folder.folder / "snapshots").chmod(0o750)
+    with pytest.raises(UsageError, match="others than this user can read"):
+        BackupFolder.to_write(folder.folder, "neustadt")
+    (folder.folder / "snapshots").chmod(0o700)
+    BackupFolder.to_write(folder.folder, "neustadt")
+    if os.geteuid() == 0:
+        os.chown(folder.folder / "content", 65534, 65534)
+        with pytest.raises(UsageError, match="others than this user can read"):
+            BackupFolder.to_write(folder.folder, "neustadt")
 
 
 def _hold(folder, to_write, held, leave) -> None:

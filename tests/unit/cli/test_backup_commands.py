@@ -236,6 +236,8 @@ def test_a_restored_site_is_the_same_somewhere_else(desk, backups) -> None:
     assert config.read_text() == desk.config.read_text()
     assert (target / "relay-password").read_text() == "secret\n"
     assert (target / "relay-password").stat().st_mode & 0o777 == 0o600
+    for one in (target, target / "data", target / "data" / "keys", target / "data" / "blobs"):
+        assert one.stat().st_mode & 0o777 == 0o700, one
     listed = [desk.ask("study", "list", "-c", one) for one in (desk.config, config)]
     assert listed[0] == listed[1] and listed[0]
     happened = desk.ask("events", "-c", config)

@@ -92,6 +92,14 @@ def test_what_is_young_is_held_back_so_that_the_order_holds(teller: Storyteller)
     assert [line.split()[-1] for line in teller.tell(BEGIN + timedelta(seconds=5) + HOLD_BACK)] == ["later", "late"]
 
 
+def test_what_is_heard_after_its_sentence_was_told_gets_a_sentence_of_its_own(teller: Storyteller) -> None:
+    """A transaction may take long: its event has the time of its beginning and is read after its end."""
+    teller.hear("ludwigshafen", event(1.0, EventKind.FILED, instances=5), "neustadt")
+    assert len(teller.tell(BEGIN + timedelta(seconds=1) + HOLD_BACK)) == 1
+    teller.hear("ludwigshafen", event(1.5, EventKind.FILED, instances=6), "neustadt")
+    assert told(teller) == ["1.5 s Ludwigshafen 6 images are filed in the archive, 11 so far"]
+
+
 def test_losses_of_a_relay_are_told_as_what_they_are(teller: Storyteller) -> None:
     for at_s, copies in ((1.0, 0), (1.2, 0), (1.3, 2), (4.0, 0)):
         teller.note_relay(BEGIN + timedelta(seconds=at_s), "main", copies)

@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -108,7 +108,7 @@ class Conversation(RuleBasedStateMachine):
     @invariant()
     def receipts_keep_their_distance(self) -> None:
         receipts = self.network.receiver.receipts
-        interval_s = LIMITS.receiver.receipt_interval_s
+        interval_s = LIMITS.receiver.receipt_idle_s
         close = sum(other - one < interval_s for (one, _), (other, _) in zip(receipts, receipts[1:], strict=False))
         assert close <= 2, "but the first filed parcel and the end"
 
@@ -155,7 +155,11 @@ class Conversation(RuleBasedStateMachine):
 
 
 Conversation.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=120,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # add Phase.shrink to look for the shortest story: minutes
 )
 TestConversation = Conversation.TestCase
 

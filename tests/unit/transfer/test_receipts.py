@@ -22,7 +22,7 @@ HEAD = head(MessageKind.RECEIPT, back=True)
 SMALL_SETS = st.frozensets(st.integers(1, 12), max_size=12)
 PARCELS = st.dictionaries(st.integers(1, 12), st.sampled_from(MessageState), max_size=12)
 NOTE_STATES = st.dictionaries(
-    st.tuples(st.sampled_from(sorted(NOTES, key=lambda kind: kind.value)), st.integers(1, 3)),
+    st.tuples(st.sampled_from(sorted(NOTES | {MessageKind.MANIFEST}, key=lambda kind: kind.value)), st.integers(1, 3)),
     st.sampled_from(MessageState),
     max_size=6,
 )
@@ -30,7 +30,16 @@ HEARD = st.dictionaries(st.sampled_from(MessageKind), st.frozensets(st.integers(
 HASHES = [f"{number:064x}" for number in range(12)]
 HASH_SETS = st.frozensets(st.sampled_from(HASHES))
 RECEIPTS = st.builds(
-    Receipt, st.just(HEAD), SMALL_SETS, SMALL_SETS, st.integers(0, 12), HASH_SETS, HASH_SETS, st.booleans(), HEARD
+    Receipt,
+    st.just(HEAD),
+    SMALL_SETS,
+    SMALL_SETS,
+    st.integers(0, 12),
+    HASH_SETS,
+    HASH_SETS,
+    st.booleans(),
+    HEARD,
+    parcels_seen=SMALL_SETS,
 )
 
 
@@ -50,15 +59,30 @@ def test_reading_twice_changes_nothing_more(receipt, parcels, notes) -> None:
     first = read_receipt(receipt, parcels=parcels, notes=notes)
     after = parcels | dict.fromkeys(first.confirmed, MessageState.FILED)
     heard = notes | dict.fromkeys(first.heard, MessageState.FILED)
-    second = read_receipt(receipt, parcels=after, notes=heard)
-    assert not second.confirmed and not second.heard
-    assert second.is_progress == receipt.is_final
+    second = read_receipt(receipt, parcels=after, notes=heard, seen_before=first.seen)
+    assert not second.confirmed and not second.heard and second.seen <= first.seen
+    assert not second.is_progress
 
 
-@given(RECEIPTS, PARCELS, NOTE_STATES)
-def test_progress_is_news_and_nothing_else(receipt, parcels, notes) -> None:
-    news = read_receipt(receipt, parcels=parcels, notes=notes)
-    assert news.is_progress == bool(news.confirmed or news.heard or receipt.is_final)
+@given(RECEIPTS, PARCELS, NOTE_STATES, SMALL_SETS)
+def test_progress_is_news_and_nothing_else(receipt, parcels, notes, seen_before) -> None:
+    news = read_receipt(receipt, parcels=parcels, notes=notes, seen_before=seen_before)
+    said = {one for one in news.heard if one[0] is not MessageKind.MANIFEST}
+    assert news.is_progress == bool(news.confirmed or said or news.seen - seen_before)
+
+
+@given(RECEIPTS, PARCELS, SMALL_SETS)
+def test_what_crossed_the_receipt_is_not_sent_again(receipt, parcels, just_sent) -> None:
+    news = read_receipt(receipt, parcels=parcels, notes={}, just_sent=just_sent)
+    assert not news.ask_again & just_sent
+    assert news.ask_again == read_receipt(receipt, parcels=parcels, notes={}).ask_again - just_sent
+
+
+@given(RECEIPTS, PARCELS)
+def test_what_is_seen_is_ours_and_not_filed(receipt, parcels) -> None:
+    news = read_receipt(receipt, parcels=parcels, notes={})
+    assert news.seen <= receipt.parcels_seen and not news.seen & news.confirmed
+    assert all(parcels[number] in UNFILED for number in news.seen)
 
 
 def test_whoever_has_images_needs_no_announce() -> None:

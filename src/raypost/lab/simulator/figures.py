@@ -25,10 +25,14 @@ class Figures:
         readable: Last image of the key series at the sender to all of it filed at the receiver, without link time.
         told: How long nothing moved before a person was told, of emergencies.
         routine: Last image at the sender to delivered.
+        studies: How many were sent and not recalled.
+        arrived: Of these, how many are delivered whole.
     """
 
     weather: str
-    studies: list[Study]
+    scanned: list[Study]
+    studies: int = 0
+    arrived: int = 0
     alarm: list[float] = field(default_factory=list)
     readable: list[float] = field(default_factory=list)
     told: list[float] = field(default_factory=list)
@@ -49,10 +53,12 @@ class Figures:
     _rerouted_s: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._by_uid = {one.study_instance_uid: one for one in self.studies}
+        self._by_uid = {one.study_instance_uid: one for one in self.scanned}
 
     def hear(self, site: Office, what: str, row: Outgoing | Incoming, said: dict[str, object]) -> None:
         """Take an event into account."""
+        if row.study not in self._by_uid:
+            return  # a recall or redirection of which nothing else came yet
         if row.priority is not EMERGENCY:
             if what == "delivered" and isinstance(row, Outgoing):
                 self.routine.append(site.now() - row.last_arrival_s)
@@ -98,7 +104,7 @@ class Figures:
         begin_s, end_s = study.start_s - 120.0, site.world.now_s
         beside = [
             one
-            for one in self.studies
+            for one in self.scanned
             if one.priority is EMERGENCY and begin_s <= one.start_s <= end_s
         ]
         up_bytes = _shared_bytes(study, [one for one in beside if one.site is study.site for _ in one.centres])
@@ -123,8 +129,16 @@ class Figures:
                     self.mails += count
                     self.doubled += count if is_again else 0
                     self.parcels += count if kind is MessageKind.PARCEL else 0
-        self.studies = []
-        self._by_uid = {}
+        for study in self.scanned:
+            case = study.site.ledger.cases.get(study.study_instance_uid)
+            if case is None or any(one.state is SenderState.RECALLED for one in case.transfers):
+                continue
+            self.studies += 1
+            delivered = {
+                sha256 for one in case.transfers if one.state is SenderState.DELIVERED for sha256 in one.items
+            }
+            self.arrived += all(sha256 in delivered for one in case.transfers for sha256 in one.items)
+        self.scanned, self._by_uid = [], {}
 
 
 def _shared_bytes(study: Study, beside: list[Study]) -> int:

@@ -24,6 +24,7 @@ def open_incoming(
         found = Incoming(transfer_key, study, supplement, partner, priority, now_s, now_s, state)
         desk.ledger.incoming[partner, transfer_key] = found
         desk.note("expected" if state is ReceiverState.EXPECTED else "arriving", found)
+    found.study = found.study or study
     return found
 
 

@@ -116,14 +116,24 @@ def _note(row: MessageRow) -> Note:
 
 def move_unheard(desk: Desk, transfer: Outgoing) -> set[str]:
     """Plan what the relay took and nobody confirmed once more, for another relay; return the relays it went by."""
+    by_all = went_by_all(transfer)
     rows = [
         row
         for row in transfer.messages
-        if row.copy == 0 and row.state is MessageState.ACCEPTED and row.is_bulk and not row.is_seen
+        if row.copy == 0
+        and row.state is MessageState.ACCEPTED
+        and row.is_bulk
+        and not row.is_seen
+        and (row.kind, row.number) not in by_all
     ]
     names = {row.relay for row in rows}
     plan_again(desk, transfer, rows)
     return names
+
+
+def went_by_all(transfer: Outgoing | Incoming) -> set[tuple[MessageKind, int]]:
+    """Return the messages that have copies for other relays: that nothing is heard of them says nothing of one relay."""
+    return {(row.kind, row.number) for row in transfer.messages if row.copy}
 
 
 def leave_relay(desk: Desk, relay: str) -> None:
@@ -188,7 +198,9 @@ def plan_parcels(desk: Desk, transfer: Outgoing) -> None:
         if in_hand >= limits.in_hand_max:
             return
         rates = [one for one in (row.rate_bytes_per_s if row else None, path_bytes_per_s) if one]
-        size_max_bytes = pacing.parcel_size_max(before, limits, payload_max_bytes, min(rates, default=None))
+        size_max_bytes = pacing.parcel_size_max(
+            before, limits, payload_max_bytes, min(rates, default=None), waiting[0].item.size_bytes
+        )
         is_released = transfer.released_s is not None and transfer.released_s >= transfer.last_arrival_s
         if not pacing.parcel_goes_now(
             waiting_bytes=sum(item.item.size_bytes - item.packed_bytes for item in waiting),
@@ -249,14 +261,19 @@ def next_planned(transfer: Outgoing | Incoming) -> MessageRow | None:
 def relay_for(desk: Desk, row: MessageRow) -> str | None:
     """Return the relay by which a planned message goes."""
     known = desk.relays_of(row.partner)
-    if row.relay and (row.copy or row.attempt == 1):
+    if row.relay and row.transfer is not None and (row.kind, row.number) in went_by_all(row.transfer):
         return row.relay
     answers = row.transfer.came_by if row.kind is MessageKind.RECEIPT and isinstance(row.transfer, Incoming) else ""
     return failover.choose(known, avoid=row.relay, turn=row.number, prefer=answers)
 
 
 def next_centre(desk: Desk, case: CaseRow, partner: str) -> str | None:
-    """Return the centre that a case goes to when a partner is silent; None when every one was tried."""
+    """Return the centre that a case goes to when a partner is silent; None when every one was tried.
+
+    What comes later of a case follows what came before: nobody reads half a study.
+    """
+    if partner in case.goes_to:
+        return case.goes_to[partner]
     tried = {partner, *case.goes_to, *(one.partner for one in case.transfers)}
     return next((name for name in desk.ledger.contacts if name not in tried), None)
 
@@ -267,6 +284,7 @@ def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
     has_manifest = False
     unheard_since_s: float | None = None
     notes: list[Note] = []
+    by_all = went_by_all(transfer)
     for row in transfer.messages:
         if row.copy:
             continue
@@ -281,7 +299,8 @@ def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
             elif state is MessageState.ACCEPTED:
                 unconfirmed += 1
                 accepted_s = row.accepted_s or 0.0
-                unheard_since_s = accepted_s if unheard_since_s is None else min(unheard_since_s, accepted_s)
+                if (row.kind, row.number) not in by_all:
+                    unheard_since_s = accepted_s if unheard_since_s is None else min(unheard_since_s, accepted_s)
             elif row.is_in_hand:
                 in_hand += 1
             elif state is MessageState.REFUSED:

@@ -40,7 +40,10 @@ class Sessions(Office):
     def __init__(
         self, name: str, world: World, times: Times, relays: list[Relay], up: Link, down: Link, skew_s: float
     ) -> None:
-        rows = {one.name: RelayRow(RelayFacts(one.name, position)) for position, one in enumerate(relays)}
+        rows = {
+            one.name: RelayRow(RelayFacts(one.name, position), rate_bytes_per_s=0.8 * up.bytes_per_s)
+            for position, one in enumerate(relays)
+        }
         super().__init__(name, world, times, Ledger(relays=rows), skew_s)
         self.relays = {one.name: one for one in relays}
         self.up, self.down = up, down
