@@ -97,7 +97,9 @@ def kinds_region() -> str:
         repeated = "yes" if kind in NOTES else ""
         by_all = [priority.value for priority in Priority if goes_by_all(kind, 1, priority)]
         all_relays = "always" if len(by_all) == len(Priority) else ", ".join(by_all)
-        if all_relays and not goes_by_all(kind, 2, Priority.EMERGENCY):
+        if kind is MessageKind.HELLO:
+            all_relays = "always"  # the station that greets does so by itself
+        elif all_relays and not goes_by_all(kind, 2, Priority.EMERGENCY):
             all_relays += ": number 1"
         base = "yes" if kind in BASE_KINDS or kind is MessageKind.HELLO else ""
         carries = inspect.cleandoc(classes[kind].__doc__ or "").split("\n\n")[0]

@@ -20,16 +20,6 @@ def make_series(folder: Path, slices: int) -> Path:
 def make_stroke_set(folder: Path, slices: int) -> Path:
     """Write a stroke set of about so many slices: plain CT thick and thin, CTA, perfusion, as reconstructed."""
     folder.mkdir(parents=True)
-    thick = min(40, slices // 5)
-    rest = slices - thick
-    spec = StrokeSetSpec(
-        study_at=STUDY_AT,
-        seed=slices,
-        plain_thick=thick,
-        plain_thin=rest // 5,
-        cta=rest * 3 // 10,
-        perfusion=rest - rest // 5 - rest * 3 // 10,
-        has_localizer=False,
-    )
+    spec = StrokeSetSpec.of_size(slices, STUDY_AT)
     write_study(stroke_set(spec), folder)
     return folder

@@ -16,6 +16,7 @@ from raypost.archive.planning import BULK
 from raypost.archive.rearm import rearm
 from raypost.archive.tables import MessageRow, ParcelEntryRow, TransferRow
 from raypost.model.audit import EventKind, Level
+from raypost.model.transfer import MessageKind
 from raypost.transfer.limits import Limits
 from raypost.transfer.refusals import Remedy
 from raypost.transfer.sender import OPEN
@@ -84,15 +85,11 @@ def _mend(
 
 
 def _cut(tx: Transaction, transfer: TransferRow, row: MessageRow, now: datetime) -> bool:
-    """Take a parcel apart and make mails half as large for a while; False for what is small already."""
-    entries = tx.execute(
-        sa.select(ParcelEntryRow.item_id, ParcelEntryRow.offset_bytes, ParcelEntryRow.length_bytes).where(
-            ParcelEntryRow.message_id == row.id
-        )
-    ).all()
-    if sum(one.length_bytes for one in entries) < CUT_MIN_BYTES:
+    """Cut a parcel and make mails half as large for a while; False for what is small already."""
+    size_bytes = tx.scalar(
+        sa.select(sa.func.sum(ParcelEntryRow.length_bytes)).where(ParcelEntryRow.message_id == row.id)
+    )
+    if row.kind != MessageKind.PARCEL.value or int(size_bytes or 0) < CUT_MIN_BYTES:
         return False
     relays.note_size_limit(tx, row.relay, row.size_bytes // 2, now)
-    outbox.take_apart(tx, row, [(one.item_id, one.offset_bytes) for one in entries])
-    planning.wake_pack(tx, transfer)
-    return True
+    return outbox.cut_smaller(tx, transfer, row, int(size_bytes or 0) // 2, now)

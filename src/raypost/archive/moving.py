@@ -18,6 +18,8 @@ from raypost.transfer import failover
 from raypost.transfer.failover import RelayState
 from raypost.transfer.notes import NOTES
 
+REPEATED_WITH_COPIES = NOTES | {MessageKind.MANIFEST}
+
 
 @dataclass(slots=True)
 class Left:
@@ -46,14 +48,15 @@ def relay_for(tx: Transaction, planned: PlannedMessage, *, is_late: bool) -> str
         is_usable = planned.relay in by_name and by_name[planned.relay].state is not RelayState.AWAY
         return planned.relay if is_usable and planned.relay not in planned.refused_by else None
     willing = [one for one in known if one.name not in planned.refused_by] or known
-    if planned.kind in NOTES and planned.attempt > 1 and _goes_by_all(tx, planned):
+    if planned.kind in REPEATED_WITH_COPIES and planned.attempt > 1 and _goes_by_all(tx, planned):
         # Its copies go again by the other relays; it must not follow them.
         if any(one.name == planned.relay and one.state is RelayState.WELL for one in willing):
             return planned.relay
     if planned.attempt == 1:
         preset = planned.relay or _came_by(tx, planned)
         return failover.choose(willing, prefer=preset, turn=planned.number, is_late=is_late)
-    return failover.choose(willing, avoid=planned.relay, turn=planned.number, is_late=is_late)
+    avoid = planned.relay if planned.was_offered else ""
+    return failover.choose(willing, avoid=avoid, turn=planned.number, is_late=is_late)
 
 
 def relay_for_parcels(tx: Transaction, site_id: int) -> list[str]:

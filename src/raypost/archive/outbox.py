@@ -13,7 +13,9 @@ from raypost.archive.planning import BULK, CANCELLED, REFUSED_BY, wake_pack
 from raypost.archive.queue import enqueue
 from raypost.archive.tables import MessageRow, ParcelEntryRow, RelayRow, TransferItemRow, TransferRow
 from raypost.model.audit import EventKind
+from raypost.model.manifest import ManifestEntry, ParcelEntry
 from raypost.model.transfer import MessageKind
+from raypost.transfer import pacing
 from raypost.transfer.failover import RelayState
 
 ENDED = ("rerouted", "recalled")
@@ -179,56 +181,64 @@ def drop(tx: Transaction, message: QueuedMessage, slot: str, said: str) -> None:
 def note_too_large(
     tx: Transaction, message: QueuedMessage, slot: str, now: datetime, payload_max_bytes: int | None
 ) -> bool:
-    """Take a parcel apart so that its instances go in smaller ones; False for what cannot be made smaller.
+    """Cut a parcel smaller; False for what cannot be made smaller.
 
     Args:
-        payload_max_bytes: What the next parcels may hold; None: nothing at all. A parcel that holds no more than that
-            would come back the same, again and again.
+        payload_max_bytes: What a parcel may hold; None: nothing at all. One that holds no more than that would come
+            back the same, again and again.
     """
     row = _mine(tx, message, slot)
     if row is None:
         return True
     if message.kind is not MessageKind.PARCEL or row.transfer_id is None or message.copy:
         return False
-    entries = tx.execute(
-        sa.select(ParcelEntryRow.item_id, ParcelEntryRow.offset_bytes, ParcelEntryRow.length_bytes).where(
-            ParcelEntryRow.message_id == row.id
-        )
-    ).all()
-    if payload_max_bytes is None or sum(one.length_bytes for one in entries) <= payload_max_bytes:
-        return False
-    take_apart(tx, row, [(one.item_id, one.offset_bytes) for one in entries])
     transfer = tx.get_one(TransferRow, row.transfer_id)
+    if payload_max_bytes is None or not cut_smaller(tx, transfer, row, payload_max_bytes, now):
+        return False
     events.record(
         tx, now, EventKind.SENDING_DEFERRED, transfer=transfer, number=row.number, relay=row.relay, why="too large"
     )
     return True
 
 
-def take_apart(tx: Transaction, parcel: MessageRow, entries: list[tuple[int, int]]) -> None:
-    """Let the instances of a parcel wait for other parcels; its copies are given up, too.
+def cut_smaller(tx: Transaction, transfer: TransferRow, parcel: MessageRow, size_max_bytes: int, now: datetime) -> bool:
+    """Let a parcel keep what fits, and its number; the rest waits for other parcels. False when all of it fits already.
+
+    Copies for other relays that are sealed already go as they are: they carry more, and the receiver files nothing
+    twice.
 
     Args:
-        entries: Item and offset of each.
+        size_max_bytes: Payload of the parcel from now on.
     """
-    for item_id, offset_bytes in entries:
-        item = tx.get_one(TransferItemRow, item_id)
-        if item.state in ("waiting", "packed"):
-            item.state, item.packed_bytes = "waiting", min(item.packed_bytes, offset_bytes)
-    parcel.state, parcel.slot, parcel.due, parcel.message_file = "replaced", None, None, ""
-    tx.execute(
-        sa.update(MessageRow)
-        .where(
-            MessageRow.transfer_id == parcel.transfer_id,
-            MessageRow.direction == "out",
-            MessageRow.kind == parcel.kind,
-            MessageRow.number == parcel.number,
-            MessageRow.copy > 0,
-            MessageRow.state.in_(("planned", "queued")),
+    rows = tx.execute(
+        sa.select(ParcelEntryRow, TransferItemRow)
+        .join(TransferItemRow, TransferItemRow.id == ParcelEntryRow.item_id)
+        .where(ParcelEntryRow.message_id == parcel.id)
+        .order_by(ParcelEntryRow.id)
+    ).all()
+    if sum(entry.length_bytes for entry, _ in rows) <= size_max_bytes:
+        return False
+    entries = [
+        ParcelEntry(
+            ManifestEntry(item.sha256, item.size_bytes, item.sop_instance_uid), entry.offset_bytes, entry.length_bytes
         )
-        .values(state="replaced", due=None, message_file="")
-        .execution_options(synchronize_session="fetch")
-    )
+        for entry, item in rows
+    ]
+    kept, rest = pacing.cut_smaller(entries, size_max_bytes)
+    lengths = {(one.instance.sha256, one.offset_bytes): one.length_bytes for one in kept}
+    waits_from = {one.instance.sha256: one.offset_bytes for one in reversed(rest)}
+    for entry, item in rows:
+        if (item.sha256, entry.offset_bytes) in lengths:
+            entry.length_bytes = lengths[item.sha256, entry.offset_bytes]
+        else:
+            tx.delete(entry)
+        if item.sha256 in waits_from and item.state in ("waiting", "packed"):
+            item.state, item.packed_bytes = "waiting", min(item.packed_bytes, waits_from[item.sha256])
+    parcel.state, parcel.slot, parcel.due, parcel.message_file = "planned", None, None, ""
+    parcel.attempt, parcel.planned_at, parcel.size_bytes = parcel.attempt + 1, now, 0
+    tx.flush()
+    wake_pack(tx, transfer)
+    return True
 
 
 def _mine(tx: Transaction, message: QueuedMessage, slot: str) -> MessageRow | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from raypost.archive.database import Transaction
 from raypost.archive.planning import BULK, IN_HAND, LOOK_AGAIN, OUT, REFUSED_BY, add_message
-from raypost.archive.tables import CaseRow, MessageRow, ParcelEntryRow, TransferItemRow, TransferRow
-from raypost.model.manifest import ManifestEntry
+from raypost.archive.tables import CaseRow, ContactRow, MessageRow, ParcelEntryRow, TransferItemRow, TransferRow
+from raypost.model.manifest import ManifestEntry, ParcelEntry
 from raypost.model.transfer import MessageKind
 from raypost.transfer import pacing
 from raypost.transfer.pacing import PacingLimits, Waiting
@@ -29,6 +30,7 @@ class PlannedMessage:
         copy: 0 for the message itself.
         relay: Copies: by which it goes. Otherwise by which it went before; empty the first time.
         refused_by: Relays that refused it for good.
+        was_offered: That relay took it, or was asked to.
     """
 
     message_row: int
@@ -40,6 +42,7 @@ class PlannedMessage:
     copy: int = 0
     relay: str = ""
     refused_by: frozenset[str] = frozenset()
+    was_offered: bool = False
 
 
 def plan_parcels(
@@ -50,7 +53,13 @@ def plan_parcels(
     now: datetime,
     link_bytes_per_s: float | None = None,
 ) -> int:
-    """Put waiting instances into parcels as far as the pace allows; return how many parcels were planned."""
+    """Put waiting instances into parcels as far as the pace allows; return how many parcels were planned.
+
+    Args:
+        link_bytes_per_s: What our link to the relay was measured to carry; the partner's counts beside it.
+    """
+    path_bytes_per_s = _path_bytes_per_s(tx, transfer.partner_id)
+    rates = [one for one in (link_bytes_per_s, path_bytes_per_s) if one]
     planned = 0
     while planned < limits.in_hand_max:
         rows = tx.scalars(
@@ -62,7 +71,9 @@ def plan_parcels(
         if not rows:
             break
         before, in_hand = parcel_counts(tx, transfer.id)
-        size_max_bytes = pacing.parcel_size_max(before, limits, payload_max_bytes, link_bytes_per_s)
+        size_max_bytes = pacing.parcel_size_max(
+            before, limits, payload_max_bytes, min(rates, default=None), rows[0].size_bytes
+        )
         waiting = [
             Waiting(ManifestEntry(row.sha256, row.size_bytes, row.sop_instance_uid), row.packed_bytes) for row in rows
         ]
@@ -74,27 +85,57 @@ def plan_parcels(
             size_max_bytes=size_max_bytes,
             is_closed=transfer.state == "closed" or _is_released(tx, transfer),
             limits=limits,
+            under_way_bytes=_under_way_bytes(tx, transfer.id, limits, now) if path_bytes_per_s else 0,
+            path_bytes_per_s=path_bytes_per_s,
         ):
             break
-        entries = pacing.fill_parcel(waiting, size_max_bytes, limits.instances_max)
         message_row = add_message(tx, transfer, MessageKind.PARCEL, before + 1, now)
-        by_hash = {row.sha256: row for row in rows}
-        for entry in entries:
-            item = by_hash[entry.instance.sha256]
-            item.packed_bytes = entry.offset_bytes + entry.length_bytes
-            if item.packed_bytes == item.size_bytes:
-                item.state = "packed"
-            tx.add(
-                ParcelEntryRow(
-                    message_id=message_row,
-                    item_id=item.id,
-                    offset_bytes=entry.offset_bytes,
-                    length_bytes=entry.length_bytes,
-                )
-            )
-        tx.flush()
+        _fill(tx, message_row, rows, pacing.fill_parcel(waiting, size_max_bytes, limits.instances_max))
         planned += 1
     return planned
+
+
+def _fill(tx: Transaction, message_row: int, rows: Sequence[TransferItemRow], entries: Sequence[ParcelEntry]) -> None:
+    by_hash = {row.sha256: row for row in rows}
+    for entry in entries:
+        item = by_hash[entry.instance.sha256]
+        item.packed_bytes = entry.offset_bytes + entry.length_bytes
+        if item.packed_bytes == item.size_bytes:
+            item.state = "packed"
+        tx.add(
+            ParcelEntryRow(
+                message_id=message_row,
+                item_id=item.id,
+                offset_bytes=entry.offset_bytes,
+                length_bytes=entry.length_bytes,
+            )
+        )
+    tx.flush()
+
+
+def _path_bytes_per_s(tx: Transaction, site_id: int) -> float | None:
+    """Return what the partner's line carries, by its hello; None while it said nothing of it."""
+    said = tx.scalar(sa.select(ContactRow.capabilities).where(ContactRow.site_id == site_id)) or {}
+    return float(said.get("fetch_rate") or 0) or None
+
+
+def _under_way_bytes(tx: Transaction, transfer_id: int, limits: PacingLimits, now: datetime) -> int:
+    """Return how much of a transfer is in hand, or was taken by the relay a moment ago and is not confirmed."""
+    carried = (
+        sa.select(sa.func.coalesce(sa.func.sum(ParcelEntryRow.length_bytes), 0) * 11 / 8)
+        .where(ParcelEntryRow.message_id == MessageRow.id)
+        .scalar_subquery()
+    )
+    is_recent = sa.and_(
+        MessageRow.state == "accepted", MessageRow.accepted_at > now - timedelta(seconds=limits.unheard_s)
+    )
+    query = sa.select(sa.func.sum(sa.case((MessageRow.size_bytes > 0, MessageRow.size_bytes), else_=carried))).where(
+        MessageRow.transfer_id == transfer_id,
+        OUT,
+        MessageRow.kind == MessageKind.PARCEL.value,
+        sa.or_(MessageRow.state.in_(IN_HAND), is_recent),
+    )
+    return int(tx.scalar(query) or 0)
 
 
 def _is_released(tx: Transaction, transfer: TransferRow) -> bool:
@@ -143,6 +184,7 @@ def next_planned(tx: Transaction, transfer_id: int, now: datetime) -> PlannedMes
         row.copy,
         row.relay,
         frozenset((row.body or {}).get(REFUSED_BY, ())),
+        row.accepted_at is not None or row.tries > 0,
     )
 
 

@@ -125,6 +125,13 @@ def send_again(
     return plan_again(tx, transfer, chosen, now, forgets_refusals=is_ordered)
 
 
+def repeat_manifest(tx: Transaction, transfer: TransferRow, now: datetime) -> int:
+    """Plan the manifest once more, with its copies: its answer names what is missing; return how many, 0 or 1."""
+    chosen = [MessageRow.transfer_id == transfer.id, MessageRow.direction == "out"]
+    chosen += [MessageRow.kind == MessageKind.MANIFEST.value, MessageRow.state == "accepted"]
+    return plan_again(tx, transfer, chosen, now)
+
+
 def repeat_notes(tx: Transaction, transfer: TransferRow, limits: NoteLimits, now: datetime) -> int:
     """Plan small messages once more whose time has come, with their copies; return how many."""
     due = []

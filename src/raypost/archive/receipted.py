@@ -53,7 +53,7 @@ def take_receipt(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: 
         return []
     news = receipts.read_receipt(receipt, parcels=_parcels(tx, transfer), notes=_notes(tx, transfer))
     needless = _confirm(tx, transfer, news, now)
-    note_heard(tx, transfer, _by_kind(news), now)
+    needless += note_heard(tx, transfer, _by_kind(news), now)
     if news.is_progress:
         transfer.patience_from, transfer.rounds, transfer.progress_at = now, 0, now
         transfer.told_at, transfer.switches = None, 0
@@ -72,7 +72,7 @@ def take_receipt(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: 
         refused=len(receipt.refused),
     )
     if receipt.is_final and receipt.head.number > transfer.receipts_floor:
-        _take_final(tx, transfer, receipt, now)
+        needless += _take_final(tx, transfer, receipt, now)
     elif news.ask_again:
         _send_asked(tx, transfer, news, now)
     return needless
@@ -141,21 +141,35 @@ def _by_kind(news: ReceiptNews) -> Numbers:
     return {kind: frozenset(numbers) for kind, numbers in found.items()}
 
 
-def note_heard(tx: Transaction, transfer: TransferRow, heard: Numbers, now: datetime) -> None:
-    """Note which of our small messages the other side heard: they are not repeated any more."""
+def note_heard(tx: Transaction, transfer: TransferRow, heard: Numbers, now: datetime) -> list[str]:
+    """Note which of our small messages the other side heard: they are not repeated any more.
+
+    Returns:
+        Names of sealed files, of copies that have not left, to be discarded after the commit.
+    """
+    needless: list[str] = []
     for kind, numbers in heard.items():
-        tx.execute(
-            sa.update(MessageRow)
-            .where(
-                MessageRow.transfer_id == transfer.id,
-                MessageRow.direction == "out",
-                MessageRow.kind == kind.value,
-                MessageRow.number.in_(numbers),
-                MessageRow.state.in_(UNSENT),
-            )
-            .values(state="filed", filed_at=now, due=None, message_file="")
-            .execution_options(synchronize_session="fetch")
-        )
+        chosen = [
+            MessageRow.transfer_id == transfer.id,
+            MessageRow.direction == "out",
+            MessageRow.kind == kind.value,
+            MessageRow.number.in_(numbers),
+            MessageRow.state.in_(UNSENT),
+        ]
+        needless += _filed(tx, chosen, now)
+    return needless
+
+
+def _filed(tx: Transaction, chosen: list[sa.ColumnElement[bool]], now: datetime) -> list[str]:
+    """Note messages as filed at the partner; return the sealed files of those that had not left."""
+    files = tx.scalars(sa.select(MessageRow.message_file).where(*chosen, MessageRow.message_file != "")).all()
+    tx.execute(
+        sa.update(MessageRow)
+        .where(*chosen)
+        .values(state="filed", filed_at=now, due=None, message_file="")
+        .execution_options(synchronize_session="fetch")
+    )
+    return list(files)
 
 
 def _note_times(transfer: TransferRow, receipt: Receipt, now: datetime) -> None:
@@ -189,7 +203,7 @@ def _send_asked(tx: Transaction, transfer: TransferRow, news: ReceiptNews, now: 
         )
 
 
-def _take_final(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: datetime) -> None:
+def _take_final(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: datetime) -> list[str]:
     state = SenderState(transfer.state)
     items = {
         item.sha256: item
@@ -201,10 +215,10 @@ def _take_final(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: d
     for sha256 in verdict.refused:
         items[sha256].state = "refused"
     if state in (SenderState.ANNOUNCED, SenderState.STREAMING):
-        return  # a receipt cannot close what is still open; the manifest will be answered
+        return []  # a receipt cannot close what is still open; the manifest will be answered
     if verdict.is_delivered:
-        _deliver(tx, transfer, state, len(items), now)
-    elif state is SenderState.CLOSED and verdict.unnamed <= (left_out := damage.left_out(items)):
+        return _deliver(tx, transfer, state, len(items), now)
+    if state is SenderState.CLOSED and verdict.unnamed <= (left_out := damage.left_out(items)):
         transfer.state, transfer.finished_at = fire(state, SenderEvent.GAVE_UP).value, now
         transfer.told_at = now
         events.record(
@@ -216,19 +230,17 @@ def _take_final(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: d
             refused_by_partner=len(verdict.refused),
             left_out=len(left_out),
         )
+    return []
 
 
-def _deliver(tx: Transaction, transfer: TransferRow, state: SenderState, instances: int, now: datetime) -> None:
-    tx.execute(
-        sa.update(MessageRow)
-        .where(
-            MessageRow.transfer_id == transfer.id,
-            MessageRow.direction == "out",
-            MessageRow.kind.in_(("parcel", "manifest")),
-            MessageRow.state != "replaced",
-        )
-        .values(state="filed", filed_at=now, due=None, message_file="")
-    )
+def _deliver(tx: Transaction, transfer: TransferRow, state: SenderState, instances: int, now: datetime) -> list[str]:
+    mine = [
+        MessageRow.transfer_id == transfer.id,
+        MessageRow.direction == "out",
+        MessageRow.kind.in_(("parcel", "manifest")),
+    ]
+    _filed(tx, [*mine, MessageRow.state == "sending"], now)  # who has it in hand discards the file
+    needless = _filed(tx, [*mine, MessageRow.state.not_in(("replaced", "sending"))], now)
     after = fire(state, SenderEvent.RECEIPT_COMPLETE)
     if after is SenderState.DELIVERED and state is not SenderState.DELIVERED:
         transfer.finished_at = now
@@ -236,3 +248,4 @@ def _deliver(tx: Transaction, transfer: TransferRow, state: SenderState, instanc
     elif after in (SenderState.REROUTED, SenderState.RECALLED):
         events.record(tx, now, EventKind.LATE_RECEIPT, level=Level.NOTICE, transfer=transfer, instances=instances)
     transfer.state = after.value
+    return needless

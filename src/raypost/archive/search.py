@@ -239,12 +239,13 @@ def _transfer(row: TransferRow, partner: str, study_key: str | None, counts: dic
         "state": row.state,
         "ordered_by": row.ordered_by,
         "instances": sum(counts.values()),
-        "instances_filed": counts.get("filed", 0),
+        "instances_filed": max(counts.get("filed", 0), min(row.instances_there, sum(counts.values()))),
         "instances_refused": counts.get("refused", 0),
         "manifest_instances": row.manifest_instances,
         "opened_at": _text(row.opened_at),
         "closed_at": _text(row.closed_at),
         "finished_at": _text(row.finished_at),
+        "told_at": _text(row.told_at),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from raypost.archive import cases, events, search
+from raypost.cli import study_text
 from raypost.cli.output import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -46,6 +47,9 @@ def register(app: typer.Typer) -> None:
 def study_list(
     config: ConfigOption = DEFAULT_CONFIG,
     text: Annotated[str, typer.Option(help="Look for this in names, numbers and descriptions.")] = "",
+    with_withdrawn: Annotated[
+        bool, typer.Option("--withdrawn", help="Also those that their sender took back, with the reason.")
+    ] = False,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,7 +58,7 @@ def study_list(
     Example: raypost study list --text müller
     """
     with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
-        found = search.studies(tx, limit=limit, text=text)
+        found = search.studies(tx, limit=limit, text=text, with_withdrawn=with_withdrawn)
     rows = [
         (
             one["study_key"],
@@ -65,7 +69,7 @@ def study_list(
             one["description"],
             one["instances"],
             bytes_text(one["stored_bytes"]),
-            "test" if one["test"] else "",
+            study_text.remark(one),
         )
         for one in found
     ]
@@ -75,48 +79,14 @@ def study_list(
 
 @guarded
 def study_show(study_key: KeyArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Show one study with its series and transfers.
+    """Show one study: whose it is, who has it, who opened it, what was corrected, its series and transfers.
 
     Example: raypost study show k3v7qj2m4xw6a
     """
-    with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
+    settings = settings_of(config)
+    with opened_site(settings) as site, site.archive.database.transaction() as tx:
         found = search.study(tx, study_key)
-
-    def _show() -> None:
-        for name in (
-            "study_key",
-            "origin",
-            "patient_name",
-            "patient_id",
-            "birth_date",
-            "study_date",
-            "description",
-            "accession_number",
-            "instances",
-        ):
-            console.print(f"{name.replace('_', ' '):18} {found[name]}", markup=False)
-        console.print(f"{'stored':18} {bytes_text(found['stored_bytes'])}")
-        show_table(
-            ("series", "modality", "description", "instances"),
-            [(one["number"], one["modality"], one["description"], one["instances"]) for one in found["series"]],
-            "",
-        )
-        show_table(
-            ("transfer", "way", "partner", "state", "filed"),
-            [
-                (
-                    one["transfer_key"],
-                    one["direction"],
-                    one["partner"],
-                    one["state"],
-                    f"{one['instances_filed']} of {one['instances']}",
-                )
-                for one in found["transfers"]
-            ],
-            "Never transferred.",
-        )
-
-    answer(as_json, found, _show)
+    answer(as_json, found, lambda: study_text.show(found, settings.zone))
 
 
 @guarded

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from raypost.archive import damage, events, search, transfers
-from raypost.archive.events import Happened
+from raypost.archive import damage, search, transfers
 from raypost.archive.rearm import order_again
-from raypost.cli import sending
+from raypost.cli import sending, transfer_text
+from raypost.cli.local_time import local_text
 from raypost.cli.output import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
     answer,
-    bytes_text,
     console,
     guarded,
     person,
@@ -48,108 +47,44 @@ def transfer_list(
 
     Example: raypost transfer list --limit 10
     """
-    with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
+    settings = settings_of(config)
+    with opened_site(settings) as site, site.archive.database.transaction() as tx:
         found = search.transfers(tx, limit=limit)
+    goes_to = {one["ordered_by"].removeprefix("reroute:"): one["partner"] for one in found}  # newer, so in the list too
     rows = [
         (
             one["transfer_key"],
-            one["direction"],
-            one["partner"],
+            f"{'to' if one['direction'] == 'out' else 'from'} {one['partner']}",
             one["priority"] + (" test" if one["test"] else ""),
-            one["state"],
-            _progress(one),
-            one["opened_at"],
+            transfer_text.state_words(one, goes_to.get(one["transfer_key"], "")),
+            transfer_text.filed_words(one),
+            local_text(one["opened_at"], settings.zone),
         )
         for one in found
     ]
-    columns = ("key", "way", "partner", "priority", "state", "filed there", "since")
+    columns = ("key", "partner", "priority", "state", "filed", "since")
     answer(as_json, found, lambda: show_table(columns, rows, "There are no transfers yet."))
-
-
-def _progress(one: dict[str, Any]) -> str:
-    """N of M only after the manifest; before it nobody knows how many will come."""
-    if one["direction"] == "in" and one["manifest_instances"] is None:
-        return f"{one['instances_filed']} so far, still arriving"
-    return f"{one['instances_filed']} of {one['manifest_instances'] or one['instances']}"
 
 
 @guarded
 def transfer_show(
     transfer_key: TransferKey,
-    is_all: Annotated[bool, typer.Option("--all", help="All events, not only the newest 1000.")] = False,
+    with_messages: Annotated[bool, typer.Option("--messages", help="Also each mail with its times and sizes.")] = False,
+    is_all: Annotated[bool, typer.Option("--all", help="All that happened, not only the newest 1000 events.")] = False,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one transfer: parcels with times and sizes, and what happened, the newest last.
+    """Show one transfer: how far it is, and its story at both sites, the newest last.
 
-    Example: raypost transfer show n5k7q2xw3m6r4j2m
+    Example: raypost transfer show n5k7q2xw3m6r4j2m --messages
     """
-    with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
-        found = search.transfer(tx, transfer_key)
+    settings = settings_of(config)
+    with opened_site(settings) as site, site.archive.database.transaction() as tx:
+        found = transfer_text.known_of(tx, transfer_key, site.clock.now(), is_all=is_all)
         row = search.transfer_by_key(tx, transfer_key)
-        if is_all:
-            found["events"] = [_event(one) for one in events.all_of_transfer(tx, row.id)]
-        found["events_left_out"] = max(0, events.count_of_transfer(tx, row.id) - len(found["events"]))
-
-    def _show() -> None:
-        for name in (
-            "transfer_key",
-            "direction",
-            "partner",
-            "study_key",
-            "priority",
-            "state",
-            "ordered_by",
-            "instances",
-            "instances_filed",
-            "opened_at",
-            "closed_at",
-            "finished_at",
-        ):
-            console.print(f"{name.replace('_', ' '):16} {found[name]}", markup=False)
-        show_table(
-            ("way", "message", "state", "attempt", "size", "queued", "accepted", "filed", "said"),
-            [
-                (
-                    one["direction"],
-                    f"{one['kind']} {one['number']}",
-                    one["state"],
-                    one["attempt"],
-                    bytes_text(one["size_bytes"]),
-                    _clock(one["queued_at"]),
-                    _clock(one["accepted_at"]),
-                    _clock(one["filed_at"]),
-                    one["said"],
-                )
-                for one in found["messages"]
-            ],
-            "No messages yet.",
-        )
-        if found["events_left_out"]:
-            console.print(f"{found['events_left_out']} older events are not shown: --all shows them", markup=False)
-        show_table(
-            ("at", "event", ""),
-            [
-                (
-                    _clock(one["at"]),
-                    one["kind"],
-                    " ".join(f"{name}={value}" for name, value in one["fields"].items() if value is not None),
-                )
-                for one in found["events"]
-            ],
-            "",
-        )
-
-    answer(as_json, found, _show)
-
-
-def _event(one: Happened) -> dict[str, Any]:
-    at = one.at.isoformat(timespec="milliseconds")
-    return {"at": at, "kind": one.kind.value, "level": one.level.value, "fields": dict(one.fields)}
-
-
-def _clock(instant: str | None) -> str:
-    return instant[11:23] if instant else ""
+        found["why"] = row.why
+        found["announced"] = transfer_text.announced_of(row, found["progress"]["filed"])
+    answer(as_json, found, lambda: transfer_text.show(found, settings.zone, with_messages=with_messages))
 
 
 @guarded

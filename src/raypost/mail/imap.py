@@ -134,7 +134,9 @@ class ImapMailbox:
             if not count:
                 return Survey((), newest_uid)
             # Sequence numbers are right here: nothing is expunged between a SELECT and the next command.
-            numbers = sorted({*range(1, count + 1, max(step, count // LANDMARKS_MAX)), count})
+            # One shortly before the end: the newest few are listed in one short answer, before all others.
+            near_end = max(1, count - LISTED_NEWEST_MAX + 1)
+            numbers = sorted({*range(1, count + 1, max(step, count // LANDMARKS_MAX)), near_end, count})
             answers = self._fetched(self._open()._imap.fetch(",".join(map(str, numbers)), "(UID)"), by_uid=False)
         landmarks = sorted(one for answer in answers.values() if isinstance(one := answer.get(b"UID"), int))
         return Survey(landmarks, max([newest_uid, *landmarks[-1:]]))

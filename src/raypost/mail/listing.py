@@ -18,7 +18,8 @@ class Survey:
     """Where the messages of a mailbox lie.
 
     Attributes:
-        landmarks: IMAP UID of the oldest message, of every so many-th after it, and of the newest; ascending.
+        landmarks: IMAP UID of the oldest message, of every so many-th after it, of the newest, and perhaps of more;
+            ascending.
         newest_uid: No message that was there has a higher IMAP UID.
     """
 

@@ -112,7 +112,8 @@ class Outcomes:
             relays.note_size_limit(note.tx, message.relay, message.size_bytes // 2, note.now)
         limit_bytes = relays.size_max_bytes(note.tx, message.relay) or message.size_bytes // 2
         room = parcel_room(limit_bytes, self.pacing.instances_max)
-        if outbox.note_too_large(note.tx, message, note.holder, note.now, room.size_max_bytes if room else None):
+        payload_max_bytes = room.size_max_bytes if room else None
+        if outbox.note_too_large(note.tx, message, note.holder, note.now, payload_max_bytes):
             return True
         return self._try_again(note, Remedy.CUT_SMALLER, outcome.text, None, is_for_good=True)
 

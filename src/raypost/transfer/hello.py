@@ -59,14 +59,15 @@ class HelloLimits:
         interval_emergency_s: The same while an emergency to or from it is open.
         missed_max: So many in a row may be missing before it counts as silent.
         grace_s: What a mail may take on top.
-        restore_margin_s: What a partner committed so long before its backup counts as lost too.
+        restore_margin_s: What a partner committed so long before its backup counts as lost too: its clock may have been
+            set since, and to offer it costs no more than manifests.
     """
 
     interval_s: float = 300.0
     interval_emergency_s: float = 60.0
     missed_max: int = 2
     grace_s: float = 30.0
-    restore_margin_s: float = 600.0
+    restore_margin_s: float = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)

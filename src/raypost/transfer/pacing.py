@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raypost.model.manifest import ManifestEntry, ParcelEntry
+from raypost.model.transfer import MessageKind, Priority
 
+
+ROUND_TRIP_WEIGHT = 0.25
+ROUND_TRIP_MAX_S = 60.0
+"""Longer ones are not round trips: a receipt was held back for hours, or the partner was away."""
+
+SHARED_LINK = 3
+"""A mail may take so many times longer than it would alone."""
+SLOW_LINK_BYTES_PER_S = 100_000.0
+"""What a link is thought to carry before it was measured."""
 
 FIRST_PARCEL_MIN_BYTES = 100_000
 """No link is so slow that the first parcel is made smaller than this."""
@@ -38,8 +48,8 @@ class PacingLimits:
     parcel_wait_s: float = 1.0
     growth: int = 3
     first_parcel_link_s: float = 0.7
-    parcel_link_s: float = 3.0
-    path_s: float = 6.0
+    parcel_link_s: float = 2.0
+    path_s: float = 8.0
     unheard_s: float = 10.0
     in_hand_max: int = 2
     instances_max: int = 500
@@ -56,6 +66,39 @@ class Waiting:
     def rest_bytes(self) -> int:
         """Return how much of it is still to be packed."""
         return self.instance.size_bytes - self.offset_bytes
+
+
+def message_rank(kind: MessageKind, priority: Priority, reading_rank: int = 0) -> int:
+    """Return the number that outgoing messages are sorted by, the highest first: small and telling, then what is read first.
+
+    Args:
+        reading_rank: Of a parcel: the lowest among its instances, 0 for what is read first.
+    """
+    if kind is not MessageKind.PARCEL:
+        return priority.rank + 2
+    return priority.rank + (reading_rank == 0)
+
+
+def sent_by_s(sending_s: float, size_bytes: int, link_bytes_per_s: float | None) -> float:
+    """Return when a message that is being sent should be through: if it is not, the relay hangs.
+
+    Args:
+        sending_s: When a session took it.
+        link_bytes_per_s: What the link was measured to carry; it may be shared with others.
+    """
+    return sending_s + SHARED_LINK * size_bytes / (link_bytes_per_s or SLOW_LINK_BYTES_PER_S)
+
+
+def smoothed_round_trip_s(before_s: float | None, measured_s: float) -> float:
+    """Return the smoothed time from "the relay took it" to the receipt that speaks of it, with one more measured.
+
+    Bounded, as time-outs are made of it: hours in one of them would stop repair for hours.
+
+    Args:
+        measured_s: Of a message that was sent once (a repeated one says nothing: which attempt was heard?).
+    """
+    bounded_s = min(max(measured_s, 0.0), ROUND_TRIP_MAX_S)
+    return bounded_s if before_s is None else before_s + ROUND_TRIP_WEIGHT * (bounded_s - before_s)
 
 
 def parcel_size_max(
@@ -103,7 +146,8 @@ def parcel_goes_now(
     """
     if waiting_bytes <= 0 or in_hand >= limits.in_hand_max:
         return False
-    if path_bytes_per_s and under_way_bytes > path_bytes_per_s * limits.path_s:
+    next_bytes = min(waiting_bytes, size_max_bytes) * 11 // 8  # armour makes 66 bytes of 48
+    if path_bytes_per_s and under_way_bytes and under_way_bytes + next_bytes > path_bytes_per_s * limits.path_s:
         return False
     if is_closed or parcels_before == 0 or waiting_bytes >= size_max_bytes:
         return True

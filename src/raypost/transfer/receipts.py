@@ -64,10 +64,11 @@ def read_receipt(
     Args:
         parcels: Our parcels by number.
         notes: Our small messages, and the manifest: it is heard like them, and no parcel.
-        seen_before: Parcels that the latest receipt before this one saw.
+        seen_before: Parcels that any receipt saw since the last one was confirmed: being seen is progress once.
         just_sent: Parcels that the relay accepted less than a round trip ago: a receipt that asks for one crossed it.
     """
-    confirmed = frozenset(number for number in receipt.parcels_filed if parcels.get(number) in UNFILED)
+    filed = receipt.parcels_filed - receipt.parcels_missing
+    confirmed = frozenset(number for number in filed if parcels.get(number) in UNFILED)
     heard = frozenset(
         (kind, number)
         for kind, numbers in receipt.heard.items()

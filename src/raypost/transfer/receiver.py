@@ -79,7 +79,8 @@ class ReceiverLimits:
 
     Attributes:
         receipt_interval_s: While images arrive, and for doubled parcels, at most one receipt in so long.
-        receipt_idle_s: In an emergency in so long when everything that came is filed: the sender waits for that word.
+        receipt_emergency_s: The same for an emergency: its sender sends on when it hears what is filed.
+        receipt_idle_s: And when everything that came is filed.
         gap_wait_s: A parcel that others overtook is asked for after so long.
         quiet_emergency_s: Nothing came for so long and something is missing: ask for it; doubled with each reminder.
         quiet_s: The same for what is not an emergency.
@@ -88,6 +89,7 @@ class ReceiverLimits:
     """
 
     receipt_interval_s: float = 5.0
+    receipt_emergency_s: float = 2.0
     receipt_idle_s: float = 1.0
     gap_wait_s: float = 10.0
     quiet_emergency_s: float = 15.0
@@ -175,9 +177,8 @@ def next_step(facts: ReceiverFacts, limits: ReceiverLimits, now_s: float) -> Rec
     due = [at_s for note in facts.notes if (at_s := note_due_s(note, facts.seed, limits.notes)) is not None]
     if not due:
         return step
-    if now_s >= min(due):
-        return replace(step, repeat_notes=True, due_s=_earlier(step.due_s, now_s + limits.safety_net_s))
-    return replace(step, due_s=_earlier(step.due_s, min(due)))
+    later = min((at_s for at_s in due if at_s > now_s), default=now_s + limits.safety_net_s)
+    return replace(step, repeat_notes=min(due) <= now_s, due_s=_earlier(step.due_s, later))
 
 
 def _answer(facts: ReceiverFacts, limits: ReceiverLimits, now_s: float) -> ReceiverStep:
@@ -229,8 +230,9 @@ def _may_write_s(facts: ReceiverFacts, limits: ReceiverLimits) -> float:
     """Return when the next receipt may be written: they keep their distance."""
     if facts.last_receipt_s is None:
         return facts.opened_s
-    is_idle = facts.priority is Priority.EMERGENCY and facts.state is ReceiverState.ARRIVING and not facts.in_hand
-    return facts.last_receipt_s + (limits.receipt_idle_s if is_idle else limits.receipt_interval_s)
+    if facts.priority is not Priority.EMERGENCY or facts.state is not ReceiverState.ARRIVING:
+        return facts.last_receipt_s + limits.receipt_interval_s
+    return facts.last_receipt_s + (limits.receipt_emergency_s if facts.in_hand else limits.receipt_idle_s)
 
 
 def _earlier(one_s: float | None, other_s: float) -> float:

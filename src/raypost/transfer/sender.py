@@ -44,10 +44,12 @@ OPEN = frozenset({SenderState.ANNOUNCED, SenderState.STREAMING, SenderState.CLOS
 TRANSITIONS: dict[tuple[SenderState, SenderEvent], SenderState] = {
     (SenderState.ANNOUNCED, SenderEvent.FIRST_PARCEL): SenderState.STREAMING,
     (SenderState.ANNOUNCED, SenderEvent.SETTLED): SenderState.CLOSED,
+    (SenderState.ANNOUNCED, SenderEvent.RECEIPT_COMPLETE): SenderState.ANNOUNCED,  # of before a restore from a backup
     (SenderState.ANNOUNCED, SenderEvent.ORDERED_AGAIN): SenderState.ANNOUNCED,
     (SenderState.ANNOUNCED, SenderEvent.REROUTED): SenderState.REROUTED,
     (SenderState.ANNOUNCED, SenderEvent.RECALLED): SenderState.RECALLED,
     (SenderState.STREAMING, SenderEvent.SETTLED): SenderState.CLOSED,
+    (SenderState.STREAMING, SenderEvent.RECEIPT_COMPLETE): SenderState.STREAMING,
     (SenderState.STREAMING, SenderEvent.ORDERED_AGAIN): SenderState.STREAMING,
     (SenderState.STREAMING, SenderEvent.REROUTED): SenderState.REROUTED,
     (SenderState.STREAMING, SenderEvent.RECALLED): SenderState.RECALLED,
@@ -158,6 +160,8 @@ class SenderFacts:
         items_waiting: Instances in no parcel yet.
         in_hand: Parcels and manifest planned, queued or being sent.
         unconfirmed: How many parcels and manifests the relay accepted and no receipt names.
+        unheard_by_suspect: Of the messages that nothing was heard of, one went by a relay that became suspect since, and
+            another relay is well.
         seen: How many the partner saw in its mailbox and has not filed: not lost, and not counted above.
         refused: Messages the relay refused for good.
         parcels: Parcels planned so far.
@@ -165,7 +169,8 @@ class SenderFacts:
         rounds: How often everything unconfirmed was sent again without progress.
         patience_from_s: The later of "relay accepted the last message" and "a receipt showed progress".
         progress_s: When a receipt last named something new, or something was outstanding again after nothing was.
-        unheard_since_s: When the relay accepted the oldest message that nothing was heard of; None: no such message.
+        unheard_since_s: When the relay accepted the oldest message that nothing was heard of, or should have, if it is
+            still being sent (`pacing.sent_by_s`); None: no such message. One that went by all relays does not count.
         notes: Small messages the relay took and nobody heard.
         round_trip_s: From "relay accepted" to the receipt, smoothed; None before the first.
         relays_usable: Relays on which the partner has a mailbox and which are not away.
@@ -198,6 +203,7 @@ class SenderFacts:
     is_told: bool = False
     reroute_after_s: float | None = None
     seen: int = 0
+    unheard_by_suspect: bool = False
 
     @property
     def is_outstanding(self) -> bool:
@@ -255,8 +261,9 @@ def next_step(facts: SenderFacts, limits: SenderLimits, now_s: float) -> SenderS
             step = _closed(facts, limits, now_s)
         case _:
             step = SenderStep()
-    step = _repeat(step, facts, limits, now_s)
-    return _watch(step, facts, limits, now_s) if facts.is_outstanding else step
+    if facts.is_outstanding:
+        step = _watch(step, facts, limits, now_s)
+    return _repeat(step, facts, limits, now_s)
 
 
 def _streaming(facts: SenderFacts, limits: SenderLimits, now_s: float) -> SenderStep:
@@ -306,17 +313,18 @@ def _repeat(step: SenderStep, facts: SenderFacts, limits: SenderLimits, now_s: f
     due = [at_s for note in facts.notes if (at_s := note_due_s(note, facts.seed, limits.notes)) is not None]
     if not due:
         return step
-    if now_s >= min(due):
-        return replace(step, repeat_notes=True, due_s=_earlier(step.due_s, now_s + limits.safety_net_s))
-    return replace(step, due_s=_earlier(step.due_s, min(due)))
+    later = min((at_s for at_s in due if at_s > now_s), default=now_s + limits.safety_net_s)
+    return replace(step, repeat_notes=min(due) <= now_s, due_s=_earlier(step.due_s, later))
 
 
 def _watch(step: SenderStep, facts: SenderFacts, limits: SenderLimits, now_s: float) -> SenderStep:
     """Leave a relay that swallows, tell a person, go to the next centre: while something is outstanding."""
     gave_up = step.event is SenderEvent.GAVE_UP
-    if facts.unheard_since_s is not None and facts.switches + 1 < facts.relays_usable:  # each relay once
+    if facts.unheard_since_s is not None and (facts.unheard_by_suspect or facts.switches + 1 < facts.relays_usable):
         wait_s = max(limits.swallowed_after_s, 3 * (facts.round_trip_s or 0.0)) * 2.0 ** min(facts.switches, 10)
-        switches_s = max(facts.unheard_since_s, facts.progress_s, facts.switched_s or 0.0) + wait_s
+        switches_s = max(facts.unheard_since_s, facts.switched_s or 0.0) + wait_s  # each relay once
+        if facts.unheard_by_suspect:
+            switches_s = now_s
         due_s = step.due_s if now_s >= switches_s else _earlier(step.due_s, switches_s)
         step = replace(step, switch_relay=now_s >= switches_s and not gave_up, due_s=None if gave_up else due_s)
     if facts.reroute_after_s is not None:

@@ -208,7 +208,7 @@ def test_a_dump_of_this_server_goes_into_an_older_one(url, server, tmp_path) -> 
 def test_a_password_is_never_among_the_arguments(tmp_path) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()
-    script = "#!/bin/sh\nprintf '%s|' \"$@\" > {0}/said\nprintf '%s' \"$PGPASSWORD\" > {0}/secret\n".format(tmp_path)
+    script = f"#!/bin/sh\nprintf '%s|' \"$@\" > {tmp_path}/said\nprintf '%s' \"$PGPASSWORD\" > {tmp_path}/secret\n"
     (folder / "pg_dump").write_text(script)
     (folder / "pg_dump").chmod(stat.S_IRWXU)
     url = "postgresql://ray:s3%20cret@db.example:5433/raypost?sslmode=require"

@@ -126,12 +126,14 @@ def test_the_way_of_a_message(tx) -> None:
 
     assert way() == "main"
     assert way(relay="reserve") == "reserve", "decided when it was planned"
-    assert way(attempt=2, relay="main") == "reserve" and way(attempt=3, relay="reserve") == "main"
+    offered = dict(was_offered=True, relay="main")
+    assert way(attempt=2, **offered) == "reserve" and way(attempt=3, was_offered=True, relay="reserve") == "main"
+    assert way(attempt=2, relay="main") == "main", "it was only sealed anew"
     assert way(refused_by=frozenset({"main"})) == "reserve"
     assert way(refused_by=frozenset({"main", "reserve"})) == "main", "asked again rather than not sent"
     assert way(copy=1, relay="reserve") == "reserve" and way(copy=1, relay="elsewhere") is None
     keep_out(tx, "reserve", tx.now)
-    assert way(attempt=2, relay="main") == "main" and way(copy=1, relay="reserve") is None
+    assert way(attempt=2, **offered) == "main" and way(copy=1, relay="reserve") is None
     assert way(relay="reserve") == "main"
     keep_out(tx, "main", tx.now + timedelta(seconds=1))
     assert way() == "reserve", "of relays that are away the one that went first"

@@ -2,6 +2,9 @@
 
 import json
 import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -9,18 +12,53 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from raypost.archive import events, search
+from raypost.archive.embedded import EmbeddedPostgres
 from raypost.cli import sending
 from raypost.cli.app import app
 from raypost.errors import UnreachableError, UsageError
 from raypost.lab.sample_studies import HeadCtSpec, head_ct, tiny_ct, write_study
 from raypost.model.audit import EventKind
 from raypost.node.site import opened_site
+from raypost.sealing.certificates import CardAddress, SiteCard, write_card
+from raypost.sealing.openpgp import KeyRing
 from raypost.settings import load
 from raypost.stations.intake import Intake
 from raypost.stations.route import Route
-from tests.unit.cli.test_json_shapes import Desk, desk
+from tests.peers.caretaker import Caretaker
+from tests.unit.cli.test_json_shapes import Desk
 
-__all__ = ["desk"]
+
+@pytest.fixture(scope="module")
+def desk() -> Iterator[Desk]:
+    """A site with one partner, and what its administrator types; `raypost serve` does not run."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="raypost-send-", dir="/tmp"))
+    folder.chmod(0o711)
+    server = EmbeddedPostgres(folder / "site" / "data" / "postgresql")
+    one, keyring = Desk(folder), KeyRing(folder / "partner-keys")
+    with Caretaker() as caretaker:
+        caretaker.stop_server(server.data)
+        caretaker.remove(folder, server.root, server.sockets)
+        try:
+            server.start()
+            words = ("--name", "neustadt", "--address", "neustadt@stroke.example", "--relay", "localhost")
+            one.ask("init", folder / "site", *words, "--calling", "CT1", config=False)
+            text = one.config.read_text()
+            for port in ("smtp_port = 465", "imap_port = 993", "port = 11112"):
+                text = text.replace(port, port.split(" = ")[0] + " = 1")  # nobody listens there
+            one.config.write_text(text)
+            (folder / "site" / "relay-password").write_text("secret\n")
+            address = CardAddress("ludwigshafen@stroke.example", "main")
+            fingerprint = keyring.make_site_key("ludwigshafen", address.address, 30, 30)
+            certificate = keyring.export_certificate(fingerprint)
+            card = SiteCard("ludwigshafen", "Zentrum", "LUDWIGSHAFEN", (address,), fingerprint, certificate)
+            (folder / "ludwigshafen.card").write_text(write_card(card))
+            one.ask("partner", "add", folder / "ludwigshafen.card", "--fingerprint", fingerprint)
+            yield one
+        finally:
+            keyring.close()
+            server.stop()
+            for left in (folder, server.root, server.sockets):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_a_parcel_is_never_larger_than_the_link_carries_in_a_few_seconds(before,
     """An emergency that comes waits behind at most one parcel; four bytes leave for three of payload."""
     size = parcel_size_max(before, LIMITS, relay_max, link)
     assert 1 <= size <= min(LIMITS.parcel_max_bytes, relay_max)
-    if link is not None and size > LIMITS.first_parcel_max_bytes:
+    if link is not None and before and size > LIMITS.first_parcel_max_bytes:
         assert size * 4 / 3 <= link * LIMITS.parcel_link_s + 2
     if link:
         assert size <= parcel_size_max(before, LIMITS, relay_max, link * 2)
@@ -61,7 +61,10 @@ def test_sizes_of_a_stroke_study_on_a_thin_and_on_a_wide_link() -> None:
     assert [parcel_size_max(n, LIMITS, 10**8) for n in range(4)] == [400_000, 1_200_000, 3_600_000, 6_000_000]
     thin = int(2 * megabit * LIMITS.parcel_link_s * 3 / 4)
     assert 400_000 < thin < 1_200_000
-    assert [parcel_size_max(n, LIMITS, 10**8, 2 * megabit) for n in range(3)] == [400_000, thin, thin]
+    first = int(2 * megabit * LIMITS.first_parcel_link_s * 3 / 4)
+    assert [parcel_size_max(n, LIMITS, 10**8, 2 * megabit) for n in range(3)] == [first, thin, thin]
+    assert parcel_size_max(0, LIMITS, 10**8, 2 * megabit, instance_bytes=300_000) == 300_000, "one slice, whole"
+    assert parcel_size_max(0, LIMITS, 10**8, 2 * megabit, instance_bytes=9_000_000) == 400_000
     assert parcel_size_max(5, LIMITS, 10**8, 100 * megabit) == 6_000_000
     assert parcel_size_max(5, LIMITS, 10**8, 0.1 * megabit) == 400_000, "smaller ones would only cost more mails"
     assert parcel_size_max(0, LIMITS, 1_000) == 1_000

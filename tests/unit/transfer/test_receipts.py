@@ -85,6 +85,14 @@ def test_what_is_seen_is_ours_and_not_filed(receipt, parcels) -> None:
     assert all(parcels[number] in UNFILED for number in news.seen)
 
 
+def test_a_manifest_that_is_heard_again_is_no_progress() -> None:
+    """It is repeated in each round: else its answers would keep a silent transfer patient for ever."""
+    notes = {(MessageKind.MANIFEST, 1): MessageState.ACCEPTED}
+    receipt = Receipt(HEAD, frozenset(), frozenset(), 0, heard={MessageKind.MANIFEST: frozenset({1})})
+    news = read_receipt(receipt, parcels={}, notes=notes)
+    assert news.heard == {(MessageKind.MANIFEST, 1)} and not news.is_progress
+
+
 def test_whoever_has_images_needs_no_announce() -> None:
     notes = {(MessageKind.ANNOUNCE, 2): MessageState.ACCEPTED, (MessageKind.RECALL, 1): MessageState.ACCEPTED}
     receipt = Receipt(HEAD, frozenset({1}), frozenset(), 1)

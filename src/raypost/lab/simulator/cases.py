@@ -16,12 +16,9 @@ from raypost.lab.simulator.outgoing import (
 from raypost.lab.simulator.rows import CaseRow, MessageRow, Outgoing
 from raypost.model.manifest import ManifestEntry
 from raypost.model.transfer import MessageKind, MessageState, Priority
-from raypost.transfer import receipts, responsibility, sender
+from raypost.transfer import pacing, receipts, responsibility, sender
 from raypost.transfer.control import Opened, Recalled, Receipt, Take
 from raypost.transfer.sender import OPEN, Doubt, SenderEvent, SenderState
-
-ROUND_TRIP_WEIGHT = 0.25
-
 
 def open_outgoing(
     desk: Desk, case: CaseRow, partner: str, transfer_key: str, priority: Priority, reroute_after_s: float | None
@@ -67,9 +64,10 @@ def take_receipt(desk: Desk, transfer: Outgoing, receipt: Receipt) -> None:
         receipt,
         parcels={row.number: row.state for row in originals if row.kind is MessageKind.PARCEL},
         notes={(row.kind, row.number): row.state for row in originals if row.kind is not MessageKind.PARCEL},
-        seen_before={row.number for row in originals if row.is_seen},
+        seen_before=transfer.parcels_seen,
         just_sent=_just_sent(desk, transfer, originals),
     )
+    transfer.parcels_seen = set(news.seen) if news.confirmed else transfer.parcels_seen | news.seen
     for row in originals:
         if row.kind is MessageKind.PARCEL and is_latest and row.is_seen != (row.number in news.seen):
             _note_seen(desk, row, row.number in news.seen)
@@ -77,6 +75,7 @@ def take_receipt(desk: Desk, transfer: Outgoing, receipt: Receipt) -> None:
         is_parcel = row.kind is MessageKind.PARCEL
         if (is_parcel and row.number in news.confirmed) or (row.kind, row.number) in news.heard:
             _note_filed(desk, row)
+    transfer.shed()
     if news.is_progress:
         desk.note("progress", transfer)
         transfer.rounds = transfer.switches = 0
@@ -124,21 +123,22 @@ def _measure(desk: Desk, row: MessageRow) -> None:
     desk.proved(row.relay)
     if row.attempt == 1 and row.copy == 0 and row.accepted_s is not None and not row.is_seen:
         contact = desk.ledger.contacts[row.partner]
-        before, seconds = contact.round_trip_s, desk.now() - row.accepted_s
-        contact.round_trip_s = seconds if before is None else before + ROUND_TRIP_WEIGHT * (seconds - before)
+        measured_s = desk.now() - row.accepted_s
+        contact.round_trip_s = pacing.smoothed_round_trip_s(contact.round_trip_s, measured_s)
 
 
 def _take_final(desk: Desk, transfer: Outgoing, receipt: Receipt) -> None:
     verdict = receipts.judge_final(receipt, frozenset(transfer.items))
     transfer.filed_there |= verdict.filed
-    if (transfer.state, SenderEvent.RECEIPT_COMPLETE) not in sender.TRANSITIONS:
-        return
+    if transfer.state in (SenderState.ANNOUNCED, SenderState.STREAMING):
+        return  # a receipt cannot close what is still open; the manifest will be answered
     if verdict.is_delivered:
         before = transfer.state
         transfer.state = sender.fire(transfer.state, SenderEvent.RECEIPT_COMPLETE)
         for row in transfer.messages:
             if row.is_bulk and row.state is not MessageState.REPLACED:
                 row.state, row.due_s = MessageState.FILED, None
+        transfer.shed()
         if transfer.state is not before:
             transfer.finished_s = desk.now()
         desk.note("delivered" if transfer.state is SenderState.DELIVERED else "late receipt", transfer)

@@ -115,3 +115,6 @@ def _renewed(network: Network, site: Site) -> None:
     for other in network.sites.values():
         if other.is_up:
             other.order_refused(site.name)
+    if any(one.ledger.restores for one in network.sites.values()):  # what was said of it could not be read meanwhile
+        network.greet(HEARD_S)
+        network.world.after(HEARD_S, network.world.say, site.name, "certificate was renewed a while ago")

@@ -72,7 +72,7 @@ def arm_contact(site: Office, partner: str) -> None:
     if step.write_hello:
         contact.hellos = max(contact.hellos, site.ledger.restores * NUMBERS_A_RESTORE) + 1
         contact.written_s = now_s
-        row = MessageRow(None, partner, MessageKind.HELLO, contact.hellos, 0, Priority.ROUTINE.rank + 1, now_s)
+        row = MessageRow(None, partner, MessageKind.HELLO, contact.hellos, 0, Priority.ROUTINE.rank + 2, now_s)
         site.ledger.hellos = [*site.ledger.hellos[-HELLOS_KEPT * len(site.ledger.contacts) :], row]
         site.pack_hello(row, f"hello{contact.hellos:05d}".translate(_DIGITS))
     contact.due_s = step.due_s

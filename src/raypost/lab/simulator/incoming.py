@@ -132,6 +132,8 @@ def _take_manifest(desk: Desk, transfer: Incoming, manifest: Manifest) -> None:
     transfer.manifest = frozenset(one.sha256 for one in manifest.instances)
     for one in manifest.instances:
         transfer.items.setdefault(one.sha256, ItemState.LISTED)
+    done = (ItemState.FILED, ItemState.REFUSED)
+    transfer.lacking = {sha256 for sha256 in transfer.manifest if transfer.items[sha256] not in done}
     desk.note("manifest", transfer, parcels=manifest.parcels)
 
 
@@ -144,6 +146,7 @@ def file_parcel(desk: Desk, transfer: Incoming, number: int) -> None:
             sha256 = entry.instance.sha256
             if transfer.items[sha256] is ItemState.ARRIVED:
                 transfer.items[sha256] = ItemState.FILED
+                transfer.lacking.discard(sha256)
                 desk.ledger.archive.add((transfer.partner, sha256))
                 filing = (transfer.transfer_key, sha256)
                 desk.ledger.filings[filing] = desk.ledger.filings.get(filing, 0) + 1
@@ -155,14 +158,13 @@ def file_parcel(desk: Desk, transfer: Incoming, number: int) -> None:
 
 def receiver_facts(transfer: Incoming, seen: frozenset[int]) -> ReceiverFacts:
     """Count what the receiver's machine wants to know."""
-    done = (ItemState.FILED, ItemState.REFUSED)
     manifest = None if transfer.manifest_parcels is None else (transfer.manifest_parcels, transfer.manifest_s)
     verified = sum(state is MessageState.VERIFIED for state in transfer.parcels.values())
     return ReceiverFacts(
         state=transfer.state,
         seed=transfer.transfer_key,
         priority=transfer.priority,
-        is_all_filed=bool(transfer.manifest) and all(transfer.items[one] in done for one in transfer.manifest),
+        is_all_filed=bool(transfer.manifest) and not transfer.lacking,
         in_hand=verified + len(seen - transfer.parcels.keys()),
         news=transfer.news,
         has_first_filed=not transfer.receipted_parcels and verified < len(transfer.parcels),

@@ -13,6 +13,7 @@ from raypost.lab.simulator.rows import Incoming, Ledger, MessageRow, Outgoing
 from raypost.lab.simulator.world import World
 from raypost.model.transfer import MessageState
 from raypost.transfer.control import Message
+from raypost.transfer.limits import is_due
 from raypost.transfer.sender import OPEN
 
 WORKERS = 4
@@ -119,7 +120,7 @@ class Office(Desk):
         del self._armed[word]
         if transfer.due_s is None:
             return
-        if transfer.due_s > self.now() + 1e-6:
+        if not is_due(transfer.due_s, self.now() + 1e-6):
             self.arm(transfer, transfer.due_s)
         elif isinstance(transfer, Outgoing):
             outgoing.rearm_outgoing(self, transfer)

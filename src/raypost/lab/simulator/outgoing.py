@@ -9,6 +9,7 @@ from raypost.lab.simulator.rows import CaseRow, Incoming, MessageRow, Outgoing, 
 from raypost.model.manifest import ManifestEntry
 from raypost.model.transfer import MessageKind, MessageState, Priority
 from raypost.transfer import failover, pacing, sender
+from raypost.transfer.failover import RelayState
 from raypost.transfer.notes import Note, note_due_s
 from raypost.transfer.pacing import Waiting
 from raypost.transfer.sender import SenderEvent, SenderFacts, SenderState
@@ -26,19 +27,30 @@ def next_number(desk: Desk, transfer: Outgoing | Incoming, kind: MessageKind) ->
 
 
 def add_message(
-    desk: Desk, transfer: Outgoing | Incoming, kind: MessageKind, number: int, *, by_all: bool = False, **words: object
+    desk: Desk,
+    transfer: Outgoing | Incoming,
+    kind: MessageKind,
+    number: int,
+    *,
+    by_all: bool = False,
+    reading_rank: int = 0,
+    **words: object,
 ) -> MessageRow:
     """Plan an outgoing message; what an emergency waits for once for each relay of the partner."""
     by_relays = [""]
     if by_all or failover.goes_by_all(kind, number, transfer.priority):
         by_relays = [one.name for one in failover.in_order(desk.relays_of(transfer.partner))]
-    rank = transfer.priority.rank + (kind is not MessageKind.PARCEL)
-    now_s = desk.now()
+    rank, now_s = pacing.message_rank(kind, transfer.priority, reading_rank), desk.now()
     rows = [
         MessageRow(transfer, transfer.partner, kind, number, copy, rank, now_s, relay, **words)  # type: ignore[arg-type]
         for copy, relay in enumerate(by_relays)
     ]
+    rows[0].is_by_all = len(rows) > 1
     transfer.messages += rows
+    if isinstance(transfer, Outgoing):
+        transfer.live += rows
+        transfer.parcels += kind is MessageKind.PARCEL
+        transfer.has_manifest = transfer.has_manifest or kind is MessageKind.MANIFEST
     return rows[0]
 
 
@@ -51,7 +63,12 @@ def add_note(desk: Desk, transfer: Outgoing | Incoming, kind: MessageKind, **bod
 def plan_again(desk: Desk, transfer: Outgoing | Incoming, rows: Iterable[MessageRow]) -> int:
     """Plan messages once more; return how many."""
     count = 0
+    rows = list(rows)
+    copied = {(row.kind, row.number) for row in rows if row.copy}
     for row in rows:
+        row.is_by_all = row.is_by_all and (row.kind, row.number) in copied
+        if isinstance(transfer, Outgoing) and row not in transfer.live:
+            transfer.live.append(row)
         row.state, row.attempt, row.tries = MessageState.PLANNED, row.attempt + 1, 0
         row.due_s, row.planned_s, row.is_seen = None, desk.now(), False
         count += row.copy == 0
@@ -116,24 +133,27 @@ def _note(row: MessageRow) -> Note:
 
 def move_unheard(desk: Desk, transfer: Outgoing) -> set[str]:
     """Plan what the relay took and nobody confirmed once more, for another relay; return the relays it went by."""
-    by_all = went_by_all(transfer)
     rows = [
         row
         for row in transfer.messages
         if row.copy == 0
-        and row.state is MessageState.ACCEPTED
         and row.is_bulk
         and not row.is_seen
-        and (row.kind, row.number) not in by_all
+        and not row.is_by_all
+        and (
+            row.state is MessageState.ACCEPTED
+            or (row.state is MessageState.SENDING and should_be_sent_s(desk, row) < desk.now())
+        )
     ]
     names = {row.relay for row in rows}
     plan_again(desk, transfer, rows)
     return names
 
 
-def went_by_all(transfer: Outgoing | Incoming) -> set[tuple[MessageKind, int]]:
-    """Return the messages that have copies for other relays: that nothing is heard of them says nothing of one relay."""
-    return {(row.kind, row.number) for row in transfer.messages if row.copy}
+def should_be_sent_s(desk: Desk, row: MessageRow) -> float:
+    """Return when a message that is being sent should be through."""
+    rate = desk.ledger.relays[row.relay].rate_bytes_per_s
+    return pacing.sent_by_s(row.sending_s or row.planned_s, row.size_bytes, rate)
 
 
 def leave_relay(desk: Desk, relay: str) -> None:
@@ -171,6 +191,7 @@ def cancel(transfer: Outgoing) -> None:
         is_pointless = row.is_bulk or row.kind is MessageKind.ANNOUNCE
         if is_pointless and (row.is_in_hand or row.state is MessageState.ACCEPTED):
             row.state = MessageState.REPLACED
+    transfer.shed()
     transfer.waiting.clear()
 
 
@@ -187,14 +208,14 @@ def plan_parcels(desk: Desk, transfer: Outgoing) -> None:
         if not transfer.waiting:
             return
         waiting = transfer.waiting
-        before = in_hand = under_way_bytes = 0
-        for one in transfer.messages:
+        in_hand = under_way_bytes = 0
+        before = transfer.parcels
+        for one in transfer.live:
             if one.is_bulk and one.copy == 0:
                 in_hand += one.is_in_hand
-                before = max(before, one.number if one.kind is MessageKind.PARCEL else 0)
                 is_recent = one.is_seen or now_s - (one.accepted_s or now_s) < limits.unheard_s
                 if one.is_in_hand or (one.state is MessageState.ACCEPTED and is_recent):
-                    under_way_bytes += one.size_bytes
+                    under_way_bytes += one.size_bytes or sum(entry.length_bytes for entry in one.entries) * 11 // 8
         if in_hand >= limits.in_hand_max:
             return
         rates = [one for one in (row.rate_bytes_per_s if row else None, path_bytes_per_s) if one]
@@ -216,7 +237,9 @@ def plan_parcels(desk: Desk, transfer: Outgoing) -> None:
             return
         candidates = [Waiting(item.item, item.packed_bytes) for item in waiting[: limits.instances_max]]
         entries = tuple(pacing.fill_parcel(candidates, size_max_bytes, limits.instances_max))
-        add_message(desk, transfer, MessageKind.PARCEL, before + 1, entries=entries)
+        add_message(
+            desk, transfer, MessageKind.PARCEL, before + 1, reading_rank=waiting[0].reading_rank, entries=entries
+        )
         for item, entry in zip(waiting, entries, strict=False):
             item.packed_bytes = entry.offset_bytes + entry.length_bytes
         transfer.waiting = [item for item in waiting if item.packed_bytes < item.item.size_bytes]
@@ -246,7 +269,7 @@ def next_planned(transfer: Outgoing | Incoming) -> MessageRow | None:
     """Return the next message to pack, small ones first; the manifest comes after the last parcel is planned."""
     best: MessageRow | None = None
     best_order: tuple[int, int, int] | None = None
-    for row in transfer.messages:
+    for row in transfer.live if isinstance(transfer, Outgoing) else transfer.messages:
         if row.state is not MessageState.PLANNED:
             continue
         bulk = 0 if not row.is_bulk else 1 if row.kind is MessageKind.PARCEL else 2
@@ -261,7 +284,8 @@ def next_planned(transfer: Outgoing | Incoming) -> MessageRow | None:
 def relay_for(desk: Desk, row: MessageRow) -> str | None:
     """Return the relay by which a planned message goes."""
     known = desk.relays_of(row.partner)
-    if row.relay and row.transfer is not None and (row.kind, row.number) in went_by_all(row.transfer):
+    is_away = any(one.name == row.relay and one.state is RelayState.AWAY for one in known)
+    if row.relay and (row.copy or (row.is_by_all and not is_away)):
         return row.relay
     answers = row.transfer.came_by if row.kind is MessageKind.RECEIPT and isinstance(row.transfer, Incoming) else ""
     return failover.choose(known, avoid=row.relay, turn=row.number, prefer=answers)
@@ -280,35 +304,37 @@ def next_centre(desk: Desk, case: CaseRow, partner: str) -> str | None:
 
 def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
     """Count what the sender's machine wants to know."""
-    in_hand = unconfirmed = seen = refused = parcels = 0
-    has_manifest = False
+    in_hand = unconfirmed = seen = refused = 0
     unheard_since_s: float | None = None
+    unheard_by: set[str] = set()
     notes: list[Note] = []
-    by_all = went_by_all(transfer)
-    for row in transfer.messages:
+    for row in transfer.live:
         if row.copy:
             continue
         state = row.state
         if row.is_bulk:
-            if row.kind is MessageKind.MANIFEST:
-                has_manifest = True
-            else:
-                parcels += 1
             if state is MessageState.ACCEPTED and row.is_seen:
                 seen += 1
             elif state is MessageState.ACCEPTED:
                 unconfirmed += 1
                 accepted_s = row.accepted_s or 0.0
-                if (row.kind, row.number) not in by_all:
+                if not row.is_by_all:  # that nothing is heard of it says nothing of one relay
                     unheard_since_s = accepted_s if unheard_since_s is None else min(unheard_since_s, accepted_s)
+                    unheard_by.add(row.relay)
             elif row.is_in_hand:
                 in_hand += 1
+                if state is MessageState.SENDING and not row.is_by_all:
+                    sent_by_s = should_be_sent_s(desk, row)
+                    unheard_since_s = sent_by_s if unheard_since_s is None else min(unheard_since_s, sent_by_s)
+                    if sent_by_s < desk.now():
+                        unheard_by.add(row.relay)
             elif state is MessageState.REFUSED:
                 refused += 1
         elif row.is_note and state is MessageState.ACCEPTED:
             notes.append(_note(row))
     contact = desk.ledger.contacts[transfer.partner]
-    usable = [one for one in desk.relays_of(transfer.partner) if one.state is not failover.RelayState.AWAY]
+    usable = [one for one in desk.relays_of(transfer.partner) if one.state is not RelayState.AWAY]
+    suspects = {one.name for one in usable if one.state is RelayState.SUSPECT}
     case = desk.ledger.cases[transfer.study]
     may_go_elsewhere = (
         transfer.reroute_after_s is not None and next_centre(desk, case, transfer.partner) is not None
@@ -323,8 +349,8 @@ def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
         in_hand=in_hand,
         unconfirmed=unconfirmed,
         refused=refused,
-        parcels=parcels,
-        has_manifest=has_manifest,
+        parcels=transfer.parcels,
+        has_manifest=transfer.has_manifest,
         rounds=transfer.rounds,
         patience_from_s=transfer.patience_from_s,
         progress_s=desk.now() if transfer.progress_s is None else transfer.progress_s,
@@ -337,6 +363,7 @@ def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
         is_told=transfer.told_s is not None,
         reroute_after_s=transfer.reroute_after_s if may_go_elsewhere else None,
         seen=seen,
+        unheard_by_suspect=bool(unheard_by & suspects) and len(suspects) < len(usable),
     )
 
 
@@ -367,7 +394,8 @@ def rearm_outgoing(desk: Desk, transfer: Outgoing) -> None:
     if step.repeat_notes:
         repeat_notes(desk, transfer)
     if step.switch_relay:
-        transfer.switches, transfer.switched_s = transfer.switches + 1, now_s
+        if not facts.unheard_by_suspect:
+            transfer.switches, transfer.switched_s = transfer.switches + 1, now_s
         left = move_unheard(desk, transfer)
         desk.note("moved to another relay", transfer, left=",".join(sorted(left)))
         desk.suspect(left)

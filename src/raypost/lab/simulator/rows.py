@@ -45,6 +45,7 @@ class MessageRow:
     body: dict[str, Any] = field(default_factory=dict)
     sealed: Message | None = None
     is_seen: bool = False
+    is_by_all: bool = False
     is_bulk: bool = False
     is_note: bool = False
 
@@ -92,13 +93,22 @@ class Outgoing:
     finished_s: float | None = None
     last_receipt_s: float | None = None
     receipts_seen: set[int] = field(default_factory=set)
+    parcels_seen: set[int] = field(default_factory=set)
     reroute_after_s: float | None = None
     items: dict[str, ManifestEntry] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
     waiting: list[WaitingRow] = field(default_factory=list)
     filed_there: set[str] = field(default_factory=set)
     messages: list[MessageRow] = field(default_factory=list)
+    live: list[MessageRow] = field(default_factory=list)
+    parcels: int = 0
+    has_manifest: bool = False
     heard: dict[MessageKind, set[int]] = field(default_factory=dict)
+
+    def shed(self) -> None:
+        """Leave out of `live` what is filed or replaced: an index, as the tables have one."""
+        over = (MessageState.FILED, MessageState.REPLACED)
+        self.live = [row for row in self.live if row.state not in over]
 
 
 @dataclass(slots=True, eq=False)
@@ -127,6 +137,7 @@ class Incoming:
     manifest_number: int = 0
     manifest_parcels: int | None = None
     manifest: frozenset[str] = frozenset()
+    lacking: set[str] = field(default_factory=set)
     items: dict[str, ItemState] = field(default_factory=dict)
     ranges: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     parcels: dict[int, MessageState] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from raypost.lab.simulator import incoming, outgoing
 from raypost.lab.simulator.desk import Times, message_word
 from raypost.lab.simulator.links import Link
-from raypost.lab.simulator.office import Office
+from raypost.lab.simulator.office import SWEEP_S, Office
 from raypost.lab.simulator.relays import Mail, Outcome, Relay
 from raypost.lab.simulator.rows import ContactRow, Incoming, Ledger, MessageRow, Outgoing, RelayRow
 from raypost.lab.simulator.world import World
@@ -17,6 +17,8 @@ from raypost.model.transfer import MessageKind, MessageState
 from raypost.transfer import failover
 from raypost.transfer.control import Message
 from raypost.transfer.failover import RelayEvent, RelayFacts, RelayState
+from raypost.transfer.limits import is_due
+from raypost.transfer.sender import OPEN
 
 SLOTS = 2
 REFUSED_S = 0.2
@@ -94,6 +96,8 @@ class Sessions(Office):
     def ready(self, row: MessageRow) -> None:
         """Have a sealed message taken by a session of its relay."""
         self._ready[row.relay].append(row)
+        if row.due_s is not None:
+            self.world.after(max(0.0, row.due_s - self.now()) + SWEEP_S, self._retry, self.life, row.relay)
         self.wake_dispatch(row.relay)
 
     def _claim(self, relay: str) -> MessageRow | None:
@@ -104,7 +108,7 @@ class Sessions(Office):
             row for row in self._ready[relay] if row.state is MessageState.QUEUED and row.relay == relay
         ]
         for row in ready:
-            if (best is None or row.rank > best.rank) and (row.due_s is None or row.due_s <= now_s):
+            if (best is None or row.rank > best.rank) and (row.due_s is None or is_due(row.due_s, now_s)):
                 best = row
         if best is not None:
             ready.remove(best)
@@ -185,8 +189,7 @@ class Sessions(Office):
         row.state, row.tries = MessageState.QUEUED, row.tries + 1
         wait_s = min(RETRY_FIRST_S * 2.0 ** min(row.tries - 1, 16), RETRY_MAX_S)
         row.due_s = self.now() + wait_s
-        self._ready[row.relay].append(row)
-        self.world.after(wait_s, self._retry, self.life, row.relay)
+        self.ready(row)
 
     def _retry(self, life: int, relay: str) -> None:
         if life == self.life:
@@ -259,12 +262,17 @@ class Sessions(Office):
 
     def suspect(self, relays: Iterable[str]) -> None:
         """Note relays that took mails of which nothing was heard again."""
+        is_news = any(self.ledger.relays[name].facts.state is RelayState.WELL for name in relays)
         for name in sorted(relays):
             self._fire_relay(name, RelayEvent.NOTHING_HEARD)
             row = self.ledger.relays[name]
             if row.facts.state is RelayState.SUSPECT:
                 row.facts = replace(row.facts, changed_s=self.now())
                 self._arm_relay(name)
+                outgoing.leave_relay(self, name)
+        for mine in self.ledger.outgoing.values():  # what else went by them is looked at as well
+            if is_news and mine.state in OPEN:
+                self.arm(mine, self.now())
 
     def proved(self, relay: str) -> None:
         """Note that a receipt names a mail that went by this relay."""
@@ -329,7 +337,11 @@ class Sessions(Office):
     def _rank_of(self, mail: Mail) -> int:
         """Return what is fetched first: what was announced as urgent, and of that the first parcels."""
         known = self.ledger.incoming.get((mail.sender, mail.token))
-        return (0 if known is None else known.priority.rank) + (mail.message_number == 1)
+        if known is None:
+            return 0
+        if mail.kind is MessageKind.PARCEL and mail.message_number in known.parcels:
+            return 0  # it is here already, as it seems: last, but the token proves nothing
+        return known.priority.rank + 1 + (mail.message_number == 1)
 
     def _fetched(self, life: int, relay: str, lane: int, number: int) -> None:
         if life != self.life:

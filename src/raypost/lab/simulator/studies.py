@@ -108,11 +108,11 @@ def _draw_series(network: Network, study: Study, shelf: Shelf) -> None:
     chance = network.world.random
     at_s = 0.0
     is_emergency = study.priority is Priority.EMERGENCY
-    series = [(chance.randint(8, 26), KEY_RANK)]
+    series = [(chance.randint(6, 20), KEY_RANK)]
     if is_emergency:
-        series.insert(chance.randint(0, 1), (chance.randint(10, 50), 1))
+        series.insert(chance.randint(0, 1), (chance.randint(8, 30), 1))
     elif chance.random() < 0.5:
-        series.append((chance.randint(5, 40), 1))
+        series.append((chance.randint(5, 25), 1))
     key: list[ManifestEntry] = []
     for count, reading_rank in series:
         rate = chance.uniform(5.0, 30.0)
@@ -121,13 +121,13 @@ def _draw_series(network: Network, study: Study, shelf: Shelf) -> None:
             key = [one for batch in study.batches for one, rank in batch[1] if rank == KEY_RANK]
             study.key_last_s = at_s
         at_s += chance.uniform(0.0, 8.0)
-    if chance.random() < 0.08:
-        study.batches.append((at_s, [(shelf.take_large(chance.randint(4, 12) * 1_000_000), 1)]))
+    if chance.random() < 0.05:
+        study.batches.append((at_s, [(shelf.take_large(chance.randint(3, 8) * 1_000_000), 1)]))
     if chance.random() < 0.7:
         study.releases.append(at_s + 0.2)
     for late_s in LATE_S:
         if chance.random() < (0.12 if is_emergency else 0.04):
-            end_s = _scan(study, [(shelf.take(), 2) for _ in range(chance.randint(5, 20))], at_s + late_s, 20.0)
+            end_s = _scan(study, [(shelf.take(), 2) for _ in range(chance.randint(5, 15))], at_s + late_s, 20.0)
             study.releases.append(end_s + 0.2)
     study.key = frozenset(one.sha256 for one in key)
     study.key_bytes = sum(one.size_bytes for one in key)
