@@ -52,7 +52,7 @@ def take_parcel(tx: Transaction, transfer: TransferRow, parcel: Parcel, now: dat
     states = {sha256: ItemState(item.state) for sha256, item in items.items()}
     found = taking.take_parcel(state, parcel.entries, is_known=known is not None, items=states)
     if found.is_double:
-        transfer.news += 1
+        transfer.news, transfer.doubles = transfer.news + 1, transfer.doubles + 1
         events.record(tx, now, EventKind.DUPLICATE, transfer=transfer, number=number)
         return False
     row = known if known is not None else _new_parcel(tx, transfer, number, now)
@@ -118,6 +118,7 @@ def take_manifest(tx: Transaction, transfer: TransferRow, manifest: Manifest, no
     """
     transfers.note_arrival(tx, transfer, now)
     transfer.news += 1
+    transfer.doubles += transfer.manifest_instances is not None
     if transfer.state == ReceiverState.WITHDRAWN.value:
         return
     for item in _items(tx, transfer, list(manifest.instances), now).values():

@@ -10,7 +10,7 @@ from raypost.archive import contacts, relays, rerouting
 from raypost.archive.database import Transaction
 from raypost.archive.planning import BULK, IN_HAND, OUT, unheard_notes
 from raypost.archive.tables import CaseRow, MessageRow, TransferItemRow, TransferRow
-from raypost.model.transfer import Priority
+from raypost.model.transfer import MessageKind, Priority
 from raypost.transfer import receipts
 from raypost.transfer.failover import RelayState
 from raypost.transfer.receiver import ReceiverFacts, ReceiverState
@@ -28,6 +28,9 @@ def sender_facts(tx: Transaction, transfer: TransferRow, now: datetime) -> Sende
     is_open = state in OPEN
     reached = relays.of_partner(tx, transfer.partner_id) if is_open else []
     waiting = _count_items(tx, transfer.id, "waiting") if is_open else 0
+    unheard_since, unheard_by = _unheard(tx, transfer, len(reached)) if is_open and it.unconfirmed else (None, set())
+    usable = [one for one in reached if one.state is not RelayState.AWAY]
+    suspects = {one.name for one in usable if one.state is RelayState.SUSPECT}
     return SenderFacts(
         state=state,
         seed=transfer.transfer_key,
@@ -43,15 +46,29 @@ def sender_facts(tx: Transaction, transfer: TransferRow, now: datetime) -> Sende
         rounds=transfer.rounds,
         patience_from_s=min(transfer.patience_from.timestamp(), now_s),
         progress_s=min((transfer.progress_at or transfer.opened_at).timestamp(), now_s),
-        unheard_since_s=min(it.unheard_since.timestamp(), now_s) if it.unheard_since else None,
+        unheard_since_s=min(unheard_since.timestamp(), now_s) if unheard_since else None,
         notes=unheard_notes(tx, transfer),
         round_trip_s=contacts.round_trip_s(tx, transfer.partner_id) if is_open else None,
-        relays_usable=sum(one.state is not RelayState.AWAY for one in reached),
+        relays_usable=len(usable),
         switches=transfer.switches,
         switched_s=min(transfer.switched_at.timestamp(), now_s) if transfer.switched_at else None,
         is_told=transfer.told_at is not None,
         reroute_after_s=rerouting.deadline_s(tx, transfer) if is_open else None,
+        unheard_by_suspect=bool(unheard_by & suspects) and len(suspects) < len(usable),
     )
+
+
+def _unheard(tx: Transaction, transfer: TransferRow, relay_count: int) -> tuple[datetime | None, set[str]]:
+    """Return when a relay took the oldest message that nothing was heard of, and which relays took such messages.
+
+    What went by all relays at once proves nothing about one of them.
+    """
+    chosen = [MessageRow.transfer_id == transfer.id, OUT, MessageRow.state == "accepted", _BULK]
+    if relay_count > 1 and transfer.priority == Priority.EMERGENCY.value:
+        chosen += [MessageRow.kind == MessageKind.PARCEL.value, MessageRow.number > 1]
+    rows = tx.execute(sa.select(MessageRow.relay, sa.func.min(MessageRow.accepted_at)).where(*chosen).group_by("relay"))
+    found = {relay: at for relay, at in rows if at is not None}
+    return min(found.values(), default=None), set(found)
 
 
 _BULK = MessageRow.kind.in_(BULK)
@@ -61,7 +78,6 @@ _OUT_COUNTS = sa.select(
     sa.func.count().filter(_BULK, MessageRow.state == "refused").label("refused"),
     sa.func.coalesce(sa.func.max(MessageRow.number).filter(MessageRow.kind == "parcel"), 0).label("parcels"),
     sa.func.count().filter(MessageRow.kind == "manifest").label("manifests"),
-    sa.func.min(MessageRow.accepted_at).filter(_BULK, MessageRow.state == "accepted").label("unheard_since"),
 ).where(MessageRow.transfer_id == sa.bindparam("transfer_id"), OUT)
 
 
@@ -70,6 +86,11 @@ def receiver_facts(tx: Transaction, transfer: TransferRow, now: datetime) -> Rec
     now_s = now.timestamp()
     parcels = tx.execute(_IN_PARCELS, {"transfer_id": transfer.id}).all()
     filed = sum(row.state == "filed" for row in parcels)
+    arrived = {row.number: row.planned_at.timestamp() for row in parcels}
+    manifest = None
+    if transfer.manifest_parcels is not None:
+        manifest = (transfer.manifest_parcels, (transfer.closed_at or transfer.last_arrival_at).timestamp())
+    gap_since_s = receipts.gap_since_s(arrived, frozenset(), manifest)
     return ReceiverFacts(
         state=ReceiverState(transfer.state),
         seed=transfer.transfer_key,
@@ -78,13 +99,15 @@ def receiver_facts(tx: Transaction, transfer: TransferRow, now: datetime) -> Rec
         in_hand=sum(row.state == "verified" for row in parcels),
         news=transfer.news,
         has_first_filed=filed > 0 and transfer.receipted_parcels == 0,
-        gap_since_s=_gap_since_s({row.number: row.planned_at.timestamp() for row in parcels}, now_s),
+        gap_since_s=None if gap_since_s is None else min(gap_since_s, now_s),
         opened_s=min(transfer.opened_at.timestamp(), now_s),
         last_arrival_s=min(transfer.last_arrival_at.timestamp(), now_s),
         last_receipt_s=min(transfer.last_receipt_at.timestamp(), now_s) if transfer.last_receipt_at else None,
         reminders=transfer.reminders,
         is_told=transfer.told_at is not None,
         notes=unheard_notes(tx, transfer),
+        doubles=transfer.doubles,
+        asked_s=min(transfer.asked_at.timestamp(), now_s) if transfer.asked_at else None,
     )
 
 
@@ -104,14 +127,6 @@ def _is_all_filed(tx: Transaction, transfer: TransferRow) -> bool:
         )
     )
     return done == transfer.manifest_instances
-
-
-def _gap_since_s(arrived: dict[int, float], now_s: float) -> float | None:
-    """Return when the first parcel came that overtook one that is missing."""
-    if len(arrived) == max(arrived, default=0):
-        return None
-    first_missing = min(receipts.missing_parcels(frozenset(arrived), None))
-    return min(now_s, min(at_s for number, at_s in arrived.items() if number > first_missing))
 
 
 def _count_items(tx: Transaction, transfer_id: int, state: str) -> int:

@@ -38,6 +38,8 @@ def add_message(
     number: int,
     now: datetime,
     body: dict[str, Any] | None = None,
+    *,
+    by_all: bool = False,
 ) -> int:
     """Plan an outgoing message once; return its number in the table, or of the one that was there.
 
@@ -45,7 +47,7 @@ def add_message(
     """
     priority = Priority(transfer.priority)
     by_relays: list[str] = []
-    if failover.goes_by_all(kind, number, priority):
+    if by_all or failover.goes_by_all(kind, number, priority):
         by_relays = [one.name for one in failover.in_order(relays.of_partner(tx, transfer.partner_id))]
     values = [
         {

@@ -66,10 +66,14 @@ def _rearm_outgoing(tx: Transaction, transfer: TransferRow, limits: Limits, now:
         planning.add_message(tx, transfer, MessageKind.MANIFEST, 1, now)
     if step.send_again:
         _send_again(tx, transfer, now)
+    if step.repeat_manifest:
+        transfer.rounds += 1
+        count = planning.repeat_manifest(tx, transfer, now)
+        events.record(tx, now, EventKind.SENT_AGAIN, transfer=transfer, messages=count, round=transfer.rounds)
     if step.repeat_notes:
         planning.repeat_notes(tx, transfer, limits.sender.notes, now)
     if step.switch_relay:
-        _switch_relay(tx, transfer, limits, now)
+        _switch_relay(tx, transfer, facts, limits, now)
     if facts.relays_usable > 1 and transfer.late_at is None and transfer.state == SenderState.CLOSED.value:
         _note_late(tx, transfer, limits, now)
     transfer.due = _due(step, now)
@@ -135,9 +139,10 @@ def _send_again(tx: Transaction, transfer: TransferRow, now: datetime) -> None:
     )
 
 
-def _switch_relay(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime) -> None:
+def _switch_relay(tx: Transaction, transfer: TransferRow, facts: SenderFacts, limits: Limits, now: datetime) -> None:
     names = planning.move_unheard(tx, transfer, now)
-    transfer.switches, transfer.switched_at = transfer.switches + 1, now
+    if not facts.unheard_by_suspect:  # that another transfer found the relay out is no silence of this one's
+        transfer.switches, transfer.switched_at = transfer.switches + 1, now
     relays.suspect(tx, names, limits.relays, now)
     for name in sorted(names):
         events.record(tx, now, EventKind.MESSAGE_MOVED, level=Level.NOTICE, transfer=transfer, relay=name, why="silent")
@@ -173,8 +178,13 @@ def _write_receipt(tx: Transaction, transfer: TransferRow, step: ReceiverStep, n
     transfer.receipts = max(transfer.receipts + 1, planning.next_number(tx, transfer, MessageKind.RECEIPT))
     transfer.news, transfer.last_receipt_at = 0, now
     transfer.reminders = transfer.reminders + 1 if step.is_reminder else 0
+    transfer.doubles = 0
+    if step.asks:
+        transfer.asked_at = now
     transfer.receipted_parcels = planning.parcels_filed_here(tx, transfer.id)
-    planning.add_message(tx, transfer, MessageKind.RECEIPT, transfer.receipts, now, {"asks": step.asks})
+    planning.add_message(
+        tx, transfer, MessageKind.RECEIPT, transfer.receipts, now, {"asks": step.asks}, by_all=step.by_all
+    )
     events.record(
         tx,
         now,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from raypost.archive import corrections, openings, partners, progress, recalls, rerouting, search, story, transfers
+from raypost.archive import contacts, corrections, openings, partners, recalls, rerouting, search, transfers
+from raypost.archive.database import Transaction
 from raypost.archive.rearm import rearm
+from raypost.cli import study_text, transfer_text
+from raypost.cli.identity_options import checked
 from raypost.cli.output import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -57,12 +61,18 @@ def transfer_recall(
             row = transfers.lock(tx, search.transfer_by_key(tx, transfer_key).id)
             if row is None:
                 raise UsageError("the transfer is gone")
-            needless = recalls.recall(tx, row, now, who=person(), why=why)
+            needless = recalls.recall(tx, row, now, who=person(), why=why.strip())
             rearm(tx, row, limits, now)
+            partner, is_told = _told(tx, transfer_key, "recall")
         for name in needless:
             site.archive.spool.discard(name)
-    shape = {"transfer_key": transfer_key, "state": "recalled"}
-    answer(as_json, shape, lambda: console.print("The partner is told; its answer says what became of the images."))
+    shape = {"transfer_key": transfer_key, "state": "recalled", "partner_told": is_told}
+    text = (
+        f"Nothing more is sent. {partner} is told; `raypost transfer show` has its answer: what became of the images."
+    )
+    if not is_told:
+        text = f"Nothing more is sent. The version of {partner} does not know recalls: call {partner}."
+    answer(as_json, shape, lambda: console.print(text, markup=False))
 
 
 @guarded
@@ -83,11 +93,20 @@ def transfer_reroute(
             row = transfers.lock(tx, search.transfer_by_key(tx, transfer_key).id)
             if row is None:
                 raise UsageError("the transfer is gone")
-            onward = rerouting.reroute(tx, row, partners.partner_named(tx, to), now, who=person(), why=why)
+            onward = rerouting.reroute(tx, row, partners.partner_named(tx, to), now, who=person(), why=why.strip())
             rearm(tx, onward, limits, now)
             rearm(tx, row, limits, now)
-            shape = {"transfer_key": transfer_key, "state": row.state, "rerouted_to": onward.transfer_key, "to": to}
-    answer(as_json, shape, lambda: console.print(f"transfer {shape['rerouted_to']} goes to {to} now", markup=False))
+            partner, is_told = _told(tx, transfer_key, "redirect")
+            shape = {
+                "transfer_key": transfer_key,
+                "state": row.state,
+                "rerouted_to": onward.transfer_key,
+                "to": to,
+                "partner_told": is_told,
+            }
+    told = f"{partner} is told." if is_told else f"The version of {partner} does not know that: call {partner}."
+    text = f"The study goes to {to} now, as transfer {shape['rerouted_to']}. {told}"
+    answer(as_json, shape, lambda: console.print(text, markup=False))
 
 
 @guarded
@@ -97,21 +116,25 @@ def transfer_export(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Write everything that is known of a transfer into a file: messages, events, story, both clocks.
+    """Write all that is known of a transfer into a new file: messages, events, story, both clocks; no patient data.
 
     Example: raypost transfer export n5k7q2xw3m6r4j2m story.json
     """
     with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
-        found = search.transfer(tx, transfer_key)
+        found = transfer_text.known_of(tx, transfer_key, site.clock.now(), is_all=True)
         row = search.transfer_by_key(tx, transfer_key)
-        found["progress"] = progress.of_transfer(tx, row, site.clock.now()).as_json()
-        found["story"] = [line.as_json() for line in story.tell(tx, row)]
+        offset_s, uncertainty_s = contacts.clock_of(tx, row.partner_id)
+        found["partner_clock"] = {"offset_s": offset_s, "uncertainty_s": uncertainty_s}
+        found["partner_times"] = dict(row.partner_times or {})
     try:
-        file.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with file.open("x", encoding="utf-8") as writer:
+            writer.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    except FileExistsError as error:
+        raise UsageError(f"{file} exists already", do="Choose another name.") from error
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from error
     shape = {"transfer_key": transfer_key, "file": str(file), "lines": len(found["story"])}
-    answer(as_json, shape, lambda: console.print(f"{shape['lines']} lines in {file}", markup=False))
+    answer(as_json, shape, lambda: console.print(f"A story of {shape['lines']} lines is in {file}.", markup=False))
 
 
 @guarded
@@ -124,9 +147,11 @@ def study_open(
     """
     with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
         case = search.case_by_key(tx, study_key)
-        is_told = openings.open_case(tx, case, site.clock.now(), who or person())
-    shape = {"study_key": study_key, "who": who or person(), "sender_told": is_told}
-    answer(as_json, shape, lambda: console.print("The sender is told." if is_told else "Noted."))
+        name = who.strip() or person()
+        is_told = openings.open_case(tx, case, site.clock.now(), name)
+    shape = {"study_key": study_key, "who": name, "sender_told": is_told}
+    text = f"Opened by {name}: {'the sender is told' if is_told else 'noted here, no partner is told'}."
+    answer(as_json, shape, lambda: console.print(text, markup=False))
 
 
 @guarded
@@ -139,7 +164,7 @@ def study_take(
     """
     with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
         case = search.case_by_key(tx, study_key)
-        holder = openings.ask_to_take(tx, case, site.clock.now(), who or person())
+        holder = openings.ask_to_take(tx, case, site.clock.now(), who.strip() or person())
     shape: dict[str, Any] = {"study_key": study_key, "asked": holder is None, "responsible": holder}
     text = f"{holder} has the case already." if holder else "Asked; `raypost study show` tells the sender's answer."
     answer(as_json, shape, lambda: console.print(text, markup=False))
@@ -170,11 +195,35 @@ def study_correct(
         "sex": sex,
         "accession_number": accession_number,
     }
-    changes = {name: value for name, value in given.items() if value is not None}
+    changes = {name: checked(name, value) for name, value in given.items() if value is not None}
     if not changes:
         raise UsageError("say what is to be corrected, such as --patient-id")
     with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
         case = transfers.lock_case(tx, search.case_by_key(tx, study_key).id)
-        told = corrections.correct(tx, case, changes, site.clock.now(), who=person(), why=why)
-    shape = {"study_key": study_key, "changed": sorted(changes), "partners_told": told}
-    answer(as_json, shape, lambda: console.print(f"corrected; told: {', '.join(told) or 'nobody'}", markup=False))
+        told = corrections.correct(tx, case, changes, site.clock.now(), who=person(), why=why.strip())
+        found = search.study(tx, study_key)
+    untold = sorted(_holders(found) - set(told))
+    shape = {"study_key": study_key, "changed": sorted(changes), "partners_told": told, "partners_not_told": untold}
+    answer(as_json, shape, lambda: console.print(_corrected_text(found, told, untold), markup=False))
+
+
+def _told(tx: Transaction, transfer_key: str, kind: str) -> tuple[str, bool]:
+    """Return a partner's name, and whether it is told: its version may not know that kind of message."""
+    found = search.transfer(tx, transfer_key)
+    return found["partner"], any(one["direction"] == "out" and one["kind"] == kind for one in found["messages"])
+
+
+def _holders(study: Mapping[str, Any]) -> set[str]:
+    """Return the partners that were sent a study and still have it, as far as we know."""
+    return {one["partner"] for one in study["transfers"] if one["direction"] == "out" and one["state"] != "recalled"}
+
+
+def _corrected_text(study: Mapping[str, Any], told: list[str], untold: list[str]) -> str:
+    last = study["corrections"][-1]
+    sentences = [f"Corrected: {'; '.join(study_text.changes(last))}."]
+    if told:
+        sentences.append(f"{', '.join(told)} {'is' if len(told) == 1 else 'are'} told.")
+    sentences += [f"The version of {name} does not know corrections: call {name}." for name in untold]
+    if not told and not untold:
+        sentences.append("No partner has it.")
+    return " ".join(sentences)

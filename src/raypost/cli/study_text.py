@@ -45,6 +45,16 @@ def show(found: Mapping[str, Any], zone: tzinfo) -> None:
     )
 
 
+def changes(correction: Mapping[str, Any]) -> list[str]:
+    """Return what a correction changed, old → new."""
+    old, new = correction["before"], correction["after"]
+    return [
+        f"{name.replace('_', ' ')} {old.get(name) or EMPTY} → {new.get(name) or EMPTY}"
+        for name in new
+        if old.get(name) != new.get(name)
+    ]
+
+
 def _is_hidden(one: Mapping[str, Any]) -> bool:
     return one["hidden_because"] is not None
 
@@ -83,14 +93,8 @@ def _corrections(found: Mapping[str, Any], zone: tzinfo) -> list[tuple[str, obje
     """Say of each correction what was changed, old → new, by whom and why."""
     facts: list[tuple[str, object]] = []
     for one in found["corrections"]:
-        old, new = one["before"], one["after"]
-        changes = [
-            f"{name.replace('_', ' ')}: {old.get(name) or EMPTY} → {new.get(name) or EMPTY}"
-            for name in new
-            if old.get(name) != new.get(name)
-        ]
-        by = f"{local_text(one['corrected_at'], zone)} by {one['who'] or 'somebody'}: {one['why']}"
-        facts += _listed("corrected", [*changes, by])
+        by = f"by {one['who'] or 'somebody'}, {local_text(one['corrected_at'], zone)}: {one['why']}"
+        facts += _listed("corrected", [*changes(one), by])
     return facts
 
 

@@ -9,6 +9,10 @@ from enum import Enum
 from raypost.errors import LocalProtocolError
 from raypost.model.transfer import MessageKind
 
+NUMBERS_A_RESTORE = 1_000
+"""After its n-th restore from a backup a site's receipts and notes are numbered from n times so many: no number is used
+twice, and the receipts of a transfer, far fewer than that, tell which side of a restore they are from."""
+
 BASE_KINDS = frozenset({MessageKind.PARCEL, MessageKind.MANIFEST, MessageKind.RECEIPT})
 """What every version understands; more is sent to a partner that said so, or of which nothing is known yet."""
 
@@ -150,6 +154,16 @@ def lost_since_s(restored_from_s: float, clock: ClockReading | None, limits: Hel
     if clock is None:
         return float("-inf")
     return restored_from_s - clock.offset_s - clock.uncertainty_s - limits.restore_margin_s
+
+
+def is_of_before_restore(number: int, restores_heard: int) -> bool:
+    """Say whether a receipt was written before the partner's last restore: what it names may be gone.
+
+    Args:
+        number: Of the receipt.
+        restores_heard: Of how many restores the partner's hellos told.
+    """
+    return number <= restores_heard * NUMBERS_A_RESTORE
 
 
 def may_send(kind: MessageKind, kinds_known: Collection[str] | None) -> bool:

@@ -168,6 +168,7 @@ SENDER_FACTS = st.builds(
     patience_from_s=INSTANTS,
     progress_s=INSTANTS,
     unheard_since_s=st.none() | INSTANTS,
+    unheard_by_suspect=st.booleans(),
     notes=NOTES,
     round_trip_s=st.none() | st.floats(0, 5_000),
     relays_usable=st.integers(0, 3),

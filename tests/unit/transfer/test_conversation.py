@@ -15,6 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from conversation import LIMITS, Network  # noqa: E402
 
 HOURS = 3_600.0
+PERSONS_MAX = 5
 TAKES_IMAGES = (SenderState.ANNOUNCED, SenderState.STREAMING)
 
 
@@ -25,7 +26,7 @@ class Conversation(RuleBasedStateMachine):
     def begin(self, weather, sizes) -> None:
         self.network = Network()
         self.weather = weather
-        self.persons = False
+        self.takes = 0
         for size in sizes:
             self.network.image(size)
 
@@ -64,22 +65,22 @@ class Conversation(RuleBasedStateMachine):
         self.network.relay_is_up = not self.network.relay_is_up
         self.network.look()
 
-    @precondition(lambda self: self.network.receiver.state is not None)
+    @precondition(lambda self: self.network.receiver.state is not None and self.takes < PERSONS_MAX)
     @rule()
     def person_asks_for_the_case(self) -> None:
-        if len([kind for kind in self.network.receiver.letters]) < 60:
-            self.network.take()
+        self.takes += 1
+        self.network.take()
 
     @precondition(lambda self: self.network.sender.state is not SenderState.RECALLED and self.network.sender.instances)
     @rule()
     def person_sends_again(self) -> None:
-        self.persons = True
         self.network.order_again()
 
-    @precondition(lambda self: len(self.network.sender.instances) > 2)
+    @precondition(
+        lambda self: len(self.network.sender.instances) > 2 and self.network.sender.state is not SenderState.RECALLED
+    )
     @rule()
     def person_recalls(self) -> None:
-        self.persons = True
         self.network.recall()
 
     @precondition(lambda self: self.network.sender.instances)

@@ -122,4 +122,6 @@ def test_what_goes_by_all_relays_at_once_is_small() -> None:
     for kind in (MessageKind.ANNOUNCE, MessageKind.PARCEL, MessageKind.MANIFEST, MessageKind.RECEIPT):
         assert goes_by_all(kind, 1, Priority.EMERGENCY) and not goes_by_all(kind, 1, Priority.ROUTINE)
     assert goes_by_all(MessageKind.RECALL, 1, Priority.ROUTINE), "it must overtake what it recalls"
-    assert not goes_by_all(MessageKind.HELLO, 1, Priority.EMERGENCY), "one is written for each relay, to see which is alive"
+    assert not goes_by_all(MessageKind.HELLO, 1, Priority.EMERGENCY), (
+        "one is written for each relay, to see which is alive"
+    )

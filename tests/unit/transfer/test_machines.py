@@ -3,12 +3,14 @@
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raypost.errors import LocalProtocolError
 from raypost.transfer import failover, hello, receiver, sender
 from raypost.transfer.failover import RelayEvent, RelayState
 from raypost.transfer.hello import ContactEvent, ContactState
-from raypost.transfer.limits import Limits
+from raypost.transfer.limits import DUE_HORIZON_S, Limits, is_due
 from raypost.transfer.receiver import ReceiverEvent, ReceiverState
 from raypost.transfer.sender import SenderEvent, SenderState
 
@@ -150,6 +152,25 @@ def test_the_times_fit_together() -> None:
     assert limits.sender.silent_emergency_s <= 180, "a person is told within three minutes"
     assert limits.receiver.announced_only_s == 120
     assert limits.sender.silent_emergency_s < limits.sender.silent_urgent_s < limits.sender.silent_routine_s
+    assert limits.receiver.receipt_idle_s <= limits.receiver.receipt_emergency_s <= limits.receiver.receipt_interval_s
     assert limits.receiver.receipt_interval_s < limits.receiver.quiet_emergency_s < limits.receiver.quiet_s
     assert limits.hello.interval_s == 300 and limits.hello.interval_emergency_s == 60 and limits.hello.missed_max == 2
     assert limits.sender.notes == limits.receiver.notes
+
+
+@given(st.integers(0, 10**6).map(float), st.integers(-(10**6), 10**6))
+def test_a_clock_that_is_set_back_stops_nothing(now_s, ahead_s) -> None:
+    """A row that seems due in a year was written before the clock was set back: it is looked at now."""
+    assert is_due(now_s + ahead_s, now_s) == (ahead_s <= 0 or now_s + ahead_s > now_s + DUE_HORIZON_S)
+
+
+def test_nothing_is_ever_due_later_than_the_horizon() -> None:
+    """Else a row would be looked at all the time."""
+    limits = Limits()
+    waits = [
+        limits.sender.receipt_timeout_max_s * 1.25,
+        limits.sender.notes.wait_max_s * 1.25,
+        limits.receiver.quiet_max_s,
+    ]
+    waits += [limits.hello.interval_s, limits.relays.suspect_s, limits.relays.retry_max_s]
+    assert max(waits) < DUE_HORIZON_S

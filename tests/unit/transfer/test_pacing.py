@@ -4,7 +4,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypost.model.manifest import ManifestEntry, ParcelEntry
-from raypost.transfer.pacing import PacingLimits, Waiting, fill_parcel, parcel_goes_now, parcel_size_max
+from raypost.model.transfer import MessageKind, Priority
+from raypost.transfer.pacing import (
+    ROUND_TRIP_MAX_S,
+    SLOW_LINK_BYTES_PER_S,
+    PacingLimits,
+    Waiting,
+    fill_parcel,
+    message_rank,
+    parcel_goes_now,
+    parcel_size_max,
+    sent_by_s,
+    smoothed_round_trip_s,
+)
 
 LIMITS = PacingLimits()
 
@@ -59,12 +71,12 @@ def test_a_parcel_is_never_larger_than_the_link_carries_in_a_few_seconds(before,
 def test_sizes_of_a_stroke_study_on_a_thin_and_on_a_wide_link() -> None:
     megabit = 125_000.0
     assert [parcel_size_max(n, LIMITS, 10**8) for n in range(4)] == [400_000, 1_200_000, 3_600_000, 6_000_000]
-    thin = int(2 * megabit * LIMITS.parcel_link_s * 3 / 4)
+    thin = int(4 * megabit * LIMITS.parcel_link_s * 3 / 4)
     assert 400_000 < thin < 1_200_000
-    first = int(2 * megabit * LIMITS.first_parcel_link_s * 3 / 4)
-    assert [parcel_size_max(n, LIMITS, 10**8, 2 * megabit) for n in range(3)] == [first, thin, thin]
-    assert parcel_size_max(0, LIMITS, 10**8, 2 * megabit, instance_bytes=300_000) == 300_000, "one slice, whole"
-    assert parcel_size_max(0, LIMITS, 10**8, 2 * megabit, instance_bytes=9_000_000) == 400_000
+    first = int(4 * megabit * LIMITS.first_parcel_link_s * 3 / 4)
+    assert [parcel_size_max(n, LIMITS, 10**8, 4 * megabit) for n in range(3)] == [first, thin, thin]
+    assert parcel_size_max(0, LIMITS, 10**8, megabit, instance_bytes=300_000) == 300_000, "one slice, whole"
+    assert parcel_size_max(0, LIMITS, 10**8, megabit, instance_bytes=9_000_000) == 400_000
     assert parcel_size_max(5, LIMITS, 10**8, 100 * megabit) == 6_000_000
     assert parcel_size_max(5, LIMITS, 10**8, 0.1 * megabit) == 400_000, "smaller ones would only cost more mails"
     assert parcel_size_max(0, LIMITS, 1_000) == 1_000
@@ -84,9 +96,10 @@ def test_nothing_waits_for_ever_and_nothing_piles_up(**facts) -> None:
     go = parcel_goes_now(limits=LIMITS, **facts)
     path = facts["path_bytes_per_s"]
     is_full = bool(path) and facts["under_way_bytes"] > path * LIMITS.path_s
+    is_nearly_full = bool(path) and facts["under_way_bytes"] > 0
     if not facts["waiting_bytes"] or facts["in_hand"] >= LIMITS.in_hand_max or is_full:
         assert not go, "the partner's line is not filled for minutes ahead"
-    elif not facts["in_hand"] and facts["oldest_wait_s"] >= LIMITS.parcel_wait_s:
+    elif not is_nearly_full and not facts["in_hand"] and facts["oldest_wait_s"] >= LIMITS.parcel_wait_s:
         assert go
     if go and facts["waiting_bytes"]:
         assert parcel_goes_now(limits=LIMITS, **facts | {"is_closed": True}), "the end of a study never holds back"
@@ -114,3 +127,37 @@ def test_when_a_parcel_goes() -> None:
     assert goes(waiting_bytes=10**6, in_hand=1), "a full one goes beside another"
     assert not goes(waiting_bytes=10**6, in_hand=LIMITS.in_hand_max)
     assert not goes(waiting_bytes=0, is_closed=True)
+
+
+def test_what_is_small_goes_before_parcels_and_what_is_read_first_before_the_rest() -> None:
+    ranks = [
+        message_rank(MessageKind.RECEIPT, Priority.EMERGENCY),
+        message_rank(MessageKind.PARCEL, Priority.EMERGENCY),
+        message_rank(MessageKind.PARCEL, Priority.EMERGENCY, 7),
+        message_rank(MessageKind.ANNOUNCE, Priority.URGENT),
+        message_rank(MessageKind.PARCEL, Priority.URGENT),
+        message_rank(MessageKind.RECALL, Priority.ROUTINE),
+        message_rank(MessageKind.PARCEL, Priority.ROUTINE, 99),
+    ]
+    assert ranks == sorted(ranks, reverse=True) and len(set(ranks)) == len(ranks)
+
+
+@given(st.lists(st.floats(-10, 10**6), min_size=1, max_size=30))
+def test_round_trips_are_bounded_whatever_is_measured(measured) -> None:
+    """A receipt that was held back for hours must not stop repair for hours."""
+    smoothed = None
+    for one in measured:
+        smoothed = smoothed_round_trip_s(smoothed, one)
+        assert 0 <= smoothed <= ROUND_TRIP_MAX_S
+    assert smoothed_round_trip_s(None, 3.0) == 3.0
+    for _ in range(60):
+        smoothed = smoothed_round_trip_s(smoothed, 3.0)
+    assert abs(smoothed - 3.0) < 0.01, "old times are forgotten"
+
+
+@given(st.integers(0, 10**6).map(float), st.integers(1, 10**8), st.none() | st.floats(1_000, 10**9))
+def test_a_large_mail_on_a_thin_link_is_given_its_time(sending_s, size_bytes, link) -> None:
+    by_s = sent_by_s(sending_s, size_bytes, link)
+    assert by_s >= sending_s + size_bytes / (link or SLOW_LINK_BYTES_PER_S)
+    assert sent_by_s(sending_s, size_bytes * 2, link) >= by_s
+    assert sent_by_s(sending_s, size_bytes, (link or SLOW_LINK_BYTES_PER_S) / 2) >= by_s

@@ -97,8 +97,9 @@ def test_receipts_keep_their_distance(facts, now_s) -> None:
     if step.write_receipt and facts.last_receipt_s is not None:
         is_first = facts.has_first_filed and facts.state in WAITING
         is_end = step.event is ReceiverEvent.ALL_FILED
-        is_idle = facts.priority is Priority.EMERGENCY and facts.state is ReceiverState.ARRIVING and not facts.in_hand
-        interval_s = LIMITS.receipt_idle_s if is_idle else LIMITS.receipt_interval_s
+        interval_s = LIMITS.receipt_interval_s
+        if facts.priority is Priority.EMERGENCY and facts.state is ReceiverState.ARRIVING:
+            interval_s = LIMITS.receipt_emergency_s if facts.in_hand else LIMITS.receipt_idle_s
         assert is_first or is_end or now_s - facts.last_receipt_s >= interval_s
     if facts.state in (ReceiverState.COMPLETE, ReceiverState.WITHDRAWN) and step.write_receipt:
         assert facts.news, "who is not asked does not answer"
@@ -206,7 +207,8 @@ def test_the_first_filed_parcel_is_said_at_once() -> None:
     assert receiver.next_step(facts, LIMITS, 1_000.1).write_receipt
     later = dataclasses.replace(facts, has_first_filed=False)
     assert receiver.next_step(later, LIMITS, 1_000.1).due_s == 1_000.0 + LIMITS.receipt_idle_s
-    assert receiver.next_step(dataclasses.replace(later, in_hand=1), LIMITS, 1_000.1).due_s == 1_005.0
+    busy = dataclasses.replace(later, in_hand=1)
+    assert receiver.next_step(busy, LIMITS, 1_000.1).due_s == 1_000.0 + LIMITS.receipt_emergency_s
     assert receiver.next_step(dataclasses.replace(later, priority=Priority.URGENT), LIMITS, 1_000.1).due_s == 1_005.0
 
 

@@ -48,6 +48,10 @@ class TransferRow(Base):
     finished_at: Mapped[datetime | None]
     progress_at: Mapped[datetime | None] = mapped_column(comment="out: a receipt named something new")
     told_at: Mapped[datetime | None] = mapped_column(comment="a person was told that nothing moves")
+    asked_at: Mapped[datetime | None] = mapped_column(comment="in: a receipt asked for something last")
+    doubles: Mapped[int] = mapped_column(
+        default=0, server_default="0", comment="in: doubled messages since the last receipt"
+    )
     receipted_parcels: Mapped[int] = mapped_column(default=0, server_default="0", comment="in: named in receipts")
     receipts_floor: Mapped[int] = mapped_column(
         default=0, server_default="0", comment="out: receipts up to this number are older than a person's order"

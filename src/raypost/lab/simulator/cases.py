@@ -16,7 +16,7 @@ from raypost.lab.simulator.outgoing import (
 from raypost.lab.simulator.rows import CaseRow, MessageRow, Outgoing
 from raypost.model.manifest import ManifestEntry
 from raypost.model.transfer import MessageKind, MessageState, Priority
-from raypost.transfer import pacing, receipts, responsibility, sender
+from raypost.transfer import hello, pacing, receipts, responsibility, sender
 from raypost.transfer.control import Opened, Recalled, Receipt, Take
 from raypost.transfer.sender import OPEN, Doubt, SenderEvent, SenderState
 
@@ -57,6 +57,9 @@ def take_receipt(desk: Desk, transfer: Outgoing, receipt: Receipt) -> None:
     if number in transfer.receipts_seen:
         return
     transfer.receipts_seen.add(number)
+    if hello.is_of_before_restore(number, desk.ledger.contacts[transfer.partner].restores_heard):
+        desk.note("receipt of before a restore", transfer, number=number)
+        return
     now_s = desk.now()
     transfer.last_receipt_s = now_s
     originals = [row for row in transfer.messages if row.copy == 0]

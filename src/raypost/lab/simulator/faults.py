@@ -6,7 +6,7 @@ import random
 
 from raypost.lab.simulator.network import Network
 from raypost.lab.simulator.relays import Outage, Relay
-from raypost.lab.simulator.site import Site
+from raypost.lab.simulator.site import GREETING_S, Site
 from raypost.model.transfer import MessageKind
 
 FOR_EVER_S = 1e12
@@ -15,8 +15,6 @@ SEND_S = 2_400.0
 POINTS = ("seal", "accept", "collect", "open", "file")
 RENEWED_S = 7_200.0
 RESTORE_S = 30.0
-HEARD_S = 2_500.0
-"""So long after a restore every partner has heard a sign of life, lost ones included."""
 
 
 BACK_S = 20.0
@@ -98,10 +96,9 @@ def _doom(site: Site, point: str) -> None:
 def _back_up(network: Network, site: Site, restored_after_s: float) -> None:
     """Make a backup that the site is restored from later; then everybody must hear of it."""
     if site.is_up:
-        network.greet(restored_after_s + RESTORE_S + HEARD_S)
+        network.greet(restored_after_s)
         site.world.say(site.name, "backed up")
         site.world.after(restored_after_s, site.restore, site.ledger.backup(), site.now(), RESTORE_S)
-        site.world.after(restored_after_s + RESTORE_S + HEARD_S, site.world.say, site.name, "was restored a while ago")
 
 
 def _set_clock(site: Site, step_s: float) -> None:
@@ -116,5 +113,4 @@ def _renewed(network: Network, site: Site) -> None:
         if other.is_up:
             other.order_refused(site.name)
     if any(one.ledger.restores for one in network.sites.values()):  # what was said of it could not be read meanwhile
-        network.greet(HEARD_S)
-        network.world.after(HEARD_S, network.world.say, site.name, "certificate was renewed a while ago")
+        network.greet(GREETING_S)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from raypost.lab.simulator import cases
 from raypost.lab.simulator.composing import seconds
 from raypost.lab.simulator.office import Office
-from raypost.lab.simulator.outgoing import NUMBERS_A_RESTORE
 from raypost.lab.simulator.rows import MessageRow
 from raypost.model.transfer import MessageKind, Priority
 from raypost.transfer import hello, sender
@@ -42,6 +41,7 @@ def take_hello(site: Office, partner: str, message: Hello) -> None:
         restored_s = seconds(message.restored_from)
         if restored_s != contact.restored_from_s:
             contact.restored_from_s = restored_s
+            contact.restores_heard += 1
             since_s = hello.lost_since_s(restored_s, contact.clock, site.times.limits.hello)
             for transfer in list(site.ledger.outgoing.values()):
                 if transfer.partner == partner:
@@ -70,7 +70,7 @@ def arm_contact(site: Office, partner: str) -> None:
         contact.state = hello.fire(contact.state, step.event)
         site.world.say(site.name, f"{partner} is silent")
     if step.write_hello:
-        contact.hellos = max(contact.hellos, site.ledger.restores * NUMBERS_A_RESTORE) + 1
+        contact.hellos = max(contact.hellos, site.ledger.restores * hello.NUMBERS_A_RESTORE) + 1
         contact.written_s = now_s
         row = MessageRow(None, partner, MessageKind.HELLO, contact.hellos, 0, Priority.ROUTINE.rank + 2, now_s)
         site.ledger.hellos = [*site.ledger.hellos[-HELLOS_KEPT * len(site.ledger.contacts) :], row]

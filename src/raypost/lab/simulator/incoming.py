@@ -196,6 +196,10 @@ def rearm_incoming(desk: Desk, transfer: Incoming) -> None:
         transfer.reminders = transfer.reminders + 1 if step.is_reminder else 0
         if step.asks:
             transfer.asked_s = now_s
+        for row in transfer.messages:  # a receipt that did not leave yet says less than this one
+            if row.kind is MessageKind.RECEIPT and row.state in (MessageState.PLANNED, MessageState.QUEUED):
+                row.state = MessageState.REPLACED
+        transfer.messages = [row for row in transfer.messages if row.state is not MessageState.REPLACED]
         body = {"asks": step.asks}
         add_message(desk, transfer, MessageKind.RECEIPT, transfer.receipts, by_all=step.by_all, body=body)
         desk.wake_pack(transfer)

@@ -36,6 +36,7 @@ class Office(Desk):
         key_expired: From when until when nobody can seal for this site or believe its signature, by the world's time.
         doom: The commit point at which the site is killed next; empty: none.
         greets: Says whether signs of life are sent at all now.
+        greet: Lets everybody send them, for so many seconds.
         on_note: Hears of every event.
         on_arm: Hears of every decision what a transfer waits for.
     """
@@ -49,6 +50,7 @@ class Office(Desk):
         self.uses_wire = False
         self.key_expired: tuple[float, float] | None = None
         self.greets: Callable[[], bool] = lambda: False
+        self.greet: Callable[[float], None] = lambda _: None
         self.neighbours: dict[str, Office] = {}
         self.on_note: Callable[[Office, str, Outgoing | Incoming, dict[str, Any]], None] = lambda *_: None
         self.on_arm: Callable[[Office, Outgoing | Incoming], None] = lambda *_: None

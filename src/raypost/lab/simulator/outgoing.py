@@ -8,13 +8,12 @@ from raypost.lab.simulator.desk import Desk
 from raypost.lab.simulator.rows import CaseRow, Incoming, MessageRow, Outgoing, WaitingRow
 from raypost.model.manifest import ManifestEntry
 from raypost.model.transfer import MessageKind, MessageState, Priority
-from raypost.transfer import failover, pacing, sender
+from raypost.transfer import failover, hello, pacing, sender
 from raypost.transfer.failover import RelayState
 from raypost.transfer.notes import Note, note_due_s
 from raypost.transfer.pacing import Waiting
 from raypost.transfer.sender import SenderEvent, SenderFacts, SenderState
 
-NUMBERS_A_RESTORE = 1_000
 ENTRY_OVERHEAD_BYTES = 500
 
 
@@ -23,7 +22,7 @@ def next_number(desk: Desk, transfer: Outgoing | Incoming, kind: MessageKind) ->
     last = max((row.number for row in transfer.messages if row.kind is kind), default=0)
     if kind is MessageKind.RECEIPT and isinstance(transfer, Incoming):
         last = transfer.receipts  # a receipt that the relay took is of no interest any more, and has no row
-    return max(last, desk.ledger.restores * NUMBERS_A_RESTORE) + 1
+    return max(last, desk.ledger.restores * hello.NUMBERS_A_RESTORE) + 1
 
 
 def add_message(
@@ -284,6 +283,8 @@ def next_planned(transfer: Outgoing | Incoming) -> MessageRow | None:
 def relay_for(desk: Desk, row: MessageRow) -> str | None:
     """Return the relay by which a planned message goes."""
     known = desk.relays_of(row.partner)
+    if row.kind is MessageKind.HELLO:  # by all relays in turn: one that swallows is found before a patient needs it
+        return failover.choose(known, turn=row.number, is_late=True)
     is_away = any(one.name == row.relay and one.state is RelayState.AWAY for one in known)
     if row.relay and (row.copy or (row.is_by_all and not is_away)):
         return row.relay

@@ -48,6 +48,7 @@ class Play:
             site.on_arm = self.promises.check_due
             site.uses_wire = seed % 10 == 0
             site.greets = self._greets
+            site.greet = self._begin_greeting
 
     def run(self) -> Figures:
         """Play it.
@@ -76,6 +77,7 @@ class Play:
 
     def _begin_greeting(self, for_s: float = GREETS_S) -> None:
         self.greets_until_s = max(self.greets_until_s, self.world.now_s + for_s)
+        self.world.after(for_s, self.world.say, "network", "signs of life end")
         for site in self.network.sites.values():
             if site.is_up:
                 for partner in site.ledger.contacts:

@@ -19,6 +19,7 @@ class Outcome(Enum):
 
     ACCEPTED = "accepted"
     DEFERRED = "deferred"
+    BOX_FULL = "mailbox full"
     TOO_LARGE = "too large"
     UNREACHABLE = "unreachable"
     UNKNOWN = "unknown"
@@ -97,6 +98,8 @@ class Relay:
         if self.size_max_bytes is not None and mail.size_bytes > self.size_max_bytes:
             return Outcome.TOO_LARGE
         if self.full.get(mail.recipient, 0.0) > world.now_s:
+            return Outcome.BOX_FULL
+        if weather.deferred and world.random.random() < weather.deferred:
             return Outcome.DEFERRED
         self.taken += 1
         if self.swallow is not None and self.swallow[0] <= world.now_s < self.swallow[1]:

@@ -37,6 +37,7 @@ class MessageRow:
     state: MessageState = MessageState.PLANNED
     attempt: int = 1
     tries: int = 0
+    taken: int = 0
     due_s: float | None = None
     accepted_s: float | None = None
     sending_s: float | None = None
@@ -178,6 +179,7 @@ class ContactRow:
     clock: ClockReading | None = None
     round_trip_s: float | None = None
     restored_from_s: float | None = None
+    restores_heard: int = 0
     path_bytes_per_s: float | None = None
 
 

@@ -18,14 +18,13 @@ from raypost.transfer import failover
 from raypost.transfer.control import Message
 from raypost.transfer.failover import RelayEvent, RelayFacts, RelayState
 from raypost.transfer.limits import is_due
+from raypost.transfer.refusals import Course, Remedy, next_try
 from raypost.transfer.sender import OPEN
 
 SLOTS = 2
 REFUSED_S = 0.2
 STALLED_S = 600.0
 """So long a session waits for a relay that died while it took a mail (RFC 5321, 4.5.3.2.6)."""
-RETRY_FIRST_S = 2.0
-RETRY_MAX_S = 300.0
 RATE_MIN_BYTES = 100_000
 LEARNED_MIN_BYTES = 60_000
 COLLECT_RETRY_S = 15.0
@@ -160,7 +159,9 @@ class Sessions(Office):
                 case Outcome.ACCEPTED:
                     self._accepted(row, seconds)
                 case Outcome.DEFERRED:
-                    self._deferred(row)
+                    self._not_taken(row, Remedy.RETRY)
+                case Outcome.BOX_FULL:
+                    self._not_taken(row, Remedy.OTHER_RELAY)
                 case Outcome.TOO_LARGE:
                     self._too_large(row)
             self._rearm(row)
@@ -175,6 +176,7 @@ class Sessions(Office):
     def _accepted(self, row: MessageRow, seconds: float) -> None:
         row.state, row.accepted_s, row.due_s = MessageState.ACCEPTED, self.now(), None
         row.sealed = None
+        row.taken += 1
         self.mails[row.kind, row.copy > 0, row.attempt > 1] += 1
         if row.kind is MessageKind.RECEIPT and isinstance(row.transfer, Incoming):
             row.transfer.messages.remove(row)
@@ -185,11 +187,28 @@ class Sessions(Office):
             rate, before = row.size_bytes / seconds, relay.rate_bytes_per_s
             relay.rate_bytes_per_s = rate if before is None else 0.7 * before + 0.3 * rate
 
-    def _deferred(self, row: MessageRow) -> None:
-        row.state, row.tries = MessageState.QUEUED, row.tries + 1
-        wait_s = min(RETRY_FIRST_S * 2.0 ** min(row.tries - 1, 16), RETRY_MAX_S)
-        row.due_s = self.now() + wait_s
-        self.ready(row)
+    def _not_taken(self, row: MessageRow, remedy: Remedy) -> None:
+        """Do what helps against a refusal; as `stations/outcomes.py`."""
+        row.tries += 1
+        others = [
+            one
+            for one in self.relays_of(row.partner)
+            if one.name != row.relay and one.state is not RelayState.AWAY and row.copy == 0
+        ]
+        seed = "" if row.transfer is None else row.transfer.transfer_key
+        decided = next_try(remedy, tries=row.tries, has_other_relay=bool(others), seed=f"{seed}{row.kind}{row.number}")
+        if decided.tell and row.transfer is not None:
+            self.note("told", row.transfer, why="the relay does not take a mail")
+        match decided.course:
+            case Course.MOVE if row.transfer is not None:
+                tries = row.tries
+                outgoing.plan_again(self, row.transfer, [row])
+                row.tries, row.due_s = tries, self.now() + decided.wait_s
+            case Course.WAIT | Course.MOVE:
+                row.state, row.due_s = MessageState.QUEUED, self.now() + decided.wait_s
+                self.ready(row)
+            case Course.GIVE_UP:
+                row.state = MessageState.REFUSED
 
     def _retry(self, life: int, relay: str) -> None:
         if life == self.life:
@@ -202,7 +221,7 @@ class Sessions(Office):
         if row.kind is MessageKind.PARCEL and isinstance(row.transfer, Outgoing):
             outgoing.take_apart(self, row.transfer, row)
         else:
-            row.state = MessageState.REFUSED
+            self._not_taken(row, Remedy.CUT_SMALLER)
 
     def _kept_out(self, life: int, relay: str, slot: int, row: MessageRow, attempt: int) -> None:
         """Note that a relay did not let us in, and what was sealed for it goes by another one."""

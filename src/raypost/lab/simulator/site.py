@@ -26,6 +26,8 @@ from raypost.transfer.control import (
 from raypost.transfer.receiver import ReceiverState
 
 OPEN_S = 0.040
+GREETING_S = 2_500.0
+"""So long after a restored site is there again every partner has heard a sign of life, lost ones included."""
 
 
 class Site(Sessions):
@@ -142,12 +144,10 @@ class Site(Sessions):
             self._arm_relay(relay)
             self.wake_dispatch(relay)
             self.ring(relay)
+        if self.ledger.restored_from_s is not None:
+            self.greet(GREETING_S)
         for partner in self.ledger.contacts:
             hellos.arm_contact(self, partner)
-
-    def has_settled(self) -> bool:
-        """Say whether nothing is waited for here any more."""
-        return all(one.due_s is None for one in self.ledger.incoming.values())
 
     def order_refused(self, partner: str) -> None:
         """Have a person order again what could not be sealed for a partner whose certificate is renewed."""

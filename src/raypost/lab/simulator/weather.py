@@ -13,6 +13,7 @@ class Weather:
         loss: Share of the mails that a relay takes and nobody sees again.
         doubled: Share that arrives twice.
         corrupt: Share that arrives damaged: quarantine, as good as lost.
+        deferred: Share that a relay does not take now, with a 4xx reply.
         bounce: Share that is lost and comes back as a report hours later.
         delay_s: Mean time a mail lies in a relay.
         late: Share that lies there for `late_s` on average: hours, days.
@@ -26,6 +27,7 @@ class Weather:
     doubled: float = 0.0
     corrupt: float = 0.0
     bounce: float = 0.0
+    deferred: float = 0.0
     delay_s: float = 0.1
     late: float = 0.0
     late_s: float = 0.0
@@ -49,6 +51,7 @@ WEATHERS: dict[str, Weather] = {
             doubled=0.10,
             corrupt=0.03,
             bounce=0.02,
+            deferred=0.05,
             delay_s=2.0,
             late=0.03,
             late_s=20_000.0,

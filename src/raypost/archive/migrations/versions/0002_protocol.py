@@ -246,6 +246,22 @@ def _transfers() -> None:
     op.add_column(
         "rp_transfer",
         sa.Column(
+            "asked_at", sa.DateTime(timezone=True), nullable=True, comment="in: a receipt asked for something last"
+        ),
+    )
+    op.add_column(
+        "rp_transfer",
+        sa.Column(
+            "doubles",
+            sa.BigInteger(),
+            server_default="0",
+            nullable=False,
+            comment="in: doubled messages since the last receipt",
+        ),
+    )
+    op.add_column(
+        "rp_transfer",
+        sa.Column(
             "receipted_parcels", sa.BigInteger(), server_default="0", nullable=False, comment="in: named in receipts"
         ),
     )
