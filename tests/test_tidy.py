@@ -54,7 +54,8 @@ def test_module(path: pathlib.Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             said = ast.get_docstring(node)
             length = node.end_lineno - node.lineno + 1 - (said.count("\n") + 1 if said else 0)
-            assert length <= 70, node.name
+            if "migrations" not in path.parts:
+                assert length <= 70, node.name
             assert said or node.name.startswith("_"), f"{node.name} has no docstring"
             names = {arg.arg for arg in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]}
             assert not names & AMBIGUOUS or node.name in FOREIGN, f"{node.name}: say which"

@@ -118,9 +118,7 @@ def reroute_rule(rules: list[Rule], partner: str, priority: Priority) -> Rule | 
     fits = [
         rule
         for rule in rules
-        if rule.action is RuleAction.REROUTE
-        and rule.partner == partner
-        and priority.rank >= rule.priority.rank
+        if rule.action is RuleAction.REROUTE and rule.partner == partner and priority.rank >= rule.priority.rank
     ]
     return min(fits, key=lambda rule: (rule.deadline_s or 0.0, rule.rule_key), default=None)
 

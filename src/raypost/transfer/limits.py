@@ -9,7 +9,6 @@ from raypost.transfer.hello import HelloLimits
 from raypost.transfer.receiver import ReceiverLimits
 from raypost.transfer.sender import SenderLimits
 
-
 DUE_HORIZON_S = 1_800.0
 """Nothing is ever due later than so long from now: what seems to be was written before the clock was set back."""
 

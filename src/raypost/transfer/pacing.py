@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from raypost.model.manifest import ManifestEntry, ParcelEntry
 from raypost.model.transfer import MessageKind, Priority
 
-
 ROUND_TRIP_WEIGHT = 0.25
 ROUND_TRIP_MAX_S = 60.0
 """Longer ones are not round trips: a receipt was held back for hours, or the partner was away."""
@@ -69,7 +68,7 @@ class Waiting:
 
 
 def message_rank(kind: MessageKind, priority: Priority, reading_rank: int = 0) -> int:
-    """Return the number that outgoing messages are sorted by, the highest first: small and telling, then what is read first.
+    """Return the number that outgoing messages are sorted by, highest first: small ones, then what is read first.
 
     Args:
         reading_rank: Of a parcel: the lowest among its instances, 0 for what is read first.

@@ -160,7 +160,7 @@ class SenderFacts:
         items_waiting: Instances in no parcel yet.
         in_hand: Parcels and manifest planned, queued or being sent.
         unconfirmed: How many parcels and manifests the relay accepted and no receipt names.
-        unheard_by_suspect: Of the messages that nothing was heard of, one went by a relay that became suspect since, and
+        unheard_by_suspect: Of the messages that nothing was heard of, one went by a relay that became suspect, and
             another relay is well.
         seen: How many the partner saw in its mailbox and has not filed: not lost, and not counted above.
         refused: Messages the relay refused for good.
@@ -224,8 +224,8 @@ class SenderStep:
 
     Attributes:
         plan: Pack what is waiting.
-        send_again: Everything unconfirmed once more, but what the partner saw: the study pauses and has no manifest yet.
-        repeat_manifest: The manifest once more: its answer, which names what is filed and what is missing, did not come.
+        send_again: Everything unconfirmed once more, but what the partner saw: the study pauses, no manifest yet.
+        repeat_manifest: The manifest once more: its answer, which names what is filed and missing, did not come.
         repeat_notes: Small messages whose time has come once more (`notes.note_due_s`).
         switch_relay: What nothing was heard of goes by another relay.
         tell: A person must be told: nothing moves.
@@ -297,7 +297,7 @@ def _closed(facts: SenderFacts, limits: SenderLimits, now_s: float) -> SenderSte
         return SenderStep(due_s=expires_s)
     if facts.rounds >= limits.rounds_max:
         return SenderStep(SenderEvent.GAVE_UP)
-    # The manifest alone: whoever has it asks for what is missing. A silent partner is not sent everything a dozen times.
+    # The manifest alone: whoever has it asks for what is missing. A silent partner is not sent all a dozen times.
     return SenderStep(due_s=now_s + limits.safety_net_s, repeat_manifest=True)
 
 

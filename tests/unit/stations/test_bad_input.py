@@ -193,12 +193,19 @@ def test_a_receipt_for_nothing(neustadt, ludwigshafen, postman) -> None:
     assert_quarantined(ludwigshafen, "RP-600")
 
 
-@pytest.mark.parametrize("body", [b"{}", b"[]", b'{"raypost":2}', b'{"raypost":1,"kind":"announce"}'])
-def test_a_message_of_another_version(neustadt, ludwigshafen, postman, body) -> None:
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'{"raypost":1,"kind":"announce"}'])
+def test_what_is_no_message_of_the_protocol(neustadt, ludwigshafen, postman, body) -> None:
     postman.deliver(ludwigshafen, sealed_mail(neustadt, ludwigshafen, body))
     ludwigshafen.work()
     assert ludwigshafen.scalar("select count(*) from rp_quarantine") == 1
     assert ludwigshafen.scalar("select count(*) from rp_transfer") == 0
+
+
+def test_a_message_of_a_newer_version_is_noted_and_harms_nobody(neustadt, ludwigshafen, postman) -> None:
+    postman.deliver(ludwigshafen, sealed_mail(neustadt, ludwigshafen, b'{"raypost":2}'))
+    ludwigshafen.work()
+    assert ludwigshafen.scalar("select count(*) from rp_quarantine") == 0
+    assert "unknown message" in ludwigshafen.kinds()
 
 
 def test_an_instance_without_the_listed_hash(neustadt, ludwigshafen, postman, head, tmp_path) -> None:

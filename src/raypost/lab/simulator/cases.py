@@ -20,6 +20,7 @@ from raypost.transfer import hello, pacing, receipts, responsibility, sender
 from raypost.transfer.control import Opened, Recalled, Receipt, Take
 from raypost.transfer.sender import OPEN, Doubt, SenderEvent, SenderState
 
+
 def open_outgoing(
     desk: Desk, case: CaseRow, partner: str, transfer_key: str, priority: Priority, reroute_after_s: float | None
 ) -> Outgoing:

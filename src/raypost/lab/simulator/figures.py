@@ -102,17 +102,13 @@ class Figures:
     def _link_s(self, study: Study, site: Office) -> float:
         """Return what the lines need for the key series while other emergencies have their fair share of them."""
         begin_s, end_s = study.start_s - 120.0, site.world.now_s
-        beside = [
-            one
-            for one in self.scanned
-            if one.priority is EMERGENCY and begin_s <= one.start_s <= end_s
-        ]
+        beside = [one for one in self.scanned if one.priority is EMERGENCY and begin_s <= one.start_s <= end_s]
         up_bytes = _shared_bytes(study, [one for one in beside if one.site is study.site for _ in one.centres])
         down_bytes = _shared_bytes(study, [one for one in beside if site in one.centres])
         centre = next(one for one in (*study.centres, site) if one is site)
         up, down = study.site.up, centre.down  # type: ignore[attr-defined]
         up_s, down_s = up_bytes * ARMOUR / up.bytes_per_s, down_bytes * ARMOUR / down.bytes_per_s
-        return max(up_s, down_s) + up.latency_s + down.latency_s
+        return float(max(up_s, down_s) + up.latency_s + down.latency_s)
 
     def finish(self, network: Network) -> None:
         """Count how everything ended."""
@@ -134,9 +130,7 @@ class Figures:
             if case is None or any(one.state is SenderState.RECALLED for one in case.transfers):
                 continue
             self.studies += 1
-            delivered = {
-                sha256 for one in case.transfers if one.state is SenderState.DELIVERED for sha256 in one.items
-            }
+            delivered = {sha256 for one in case.transfers if one.state is SenderState.DELIVERED for sha256 in one.items}
             self.arrived += all(sha256 in delivered for one in case.transfers for sha256 in one.items)
         self.scanned, self._by_uid = [], {}
 

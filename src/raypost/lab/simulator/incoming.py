@@ -94,9 +94,7 @@ def say_word(desk: Desk, transfer: Incoming, kind: MessageKind) -> None:
 
 def _take_parcel(desk: Desk, transfer: Incoming, parcel: Parcel) -> None:
     number = parcel.head.number
-    news = taking.take_parcel(
-        transfer.state, parcel.entries, is_known=number in transfer.parcels, items=transfer.items
-    )
+    news = taking.take_parcel(transfer.state, parcel.entries, is_known=number in transfer.parcels, items=transfer.items)
     _note_arrival(desk, transfer)
     if news.is_dropped or news.is_double:
         transfer.news += 1

@@ -101,8 +101,8 @@ def listen(network: Network, ear: Any) -> None:
         ear: Called with site, what, row and what else was said.
     """
 
-    def hear(site: Office, what: str, row: Outgoing | Incoming, said: dict[str, Any]) -> None:
+    def _hear(site: Office, what: str, row: Outgoing | Incoming, said: dict[str, Any]) -> None:
         ear(site, what, row, said)
 
     for site in network.sites.values():
-        site.on_note = hear
+        site.on_note = _hear

@@ -183,7 +183,7 @@ class Office(Desk):
             return
         if row.state is MessageState.PLANNED and row.attempt == attempt:
             self._queue(row, message, size_bytes)
-            if row.state is MessageState.REFUSED and isinstance(transfer, Outgoing):
+            if row.is_refused and isinstance(transfer, Outgoing):
                 self.note("told", transfer, why="the partner's certificate has expired")
                 outgoing.rearm_outgoing(self, transfer)
         self._packing.discard(transfer.transfer_key)
@@ -201,9 +201,8 @@ class Office(Desk):
     def pack_hello(self, row: MessageRow, hello_key: str) -> None:
         """Have a sign of life sealed."""
 
-        def begin() -> tuple[float, Callable[[], None]]:
+        def _begin() -> tuple[float, Callable[[], None]]:
             seconds, message, size_bytes = self._composed(row, hello_key)
             return seconds, lambda: self._queue(row, message, size_bytes)
 
-        self.enqueue(0, begin)
-
+        self.enqueue(0, _begin)

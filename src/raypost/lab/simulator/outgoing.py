@@ -118,9 +118,7 @@ def repeat_notes(desk: Desk, transfer: Outgoing | Incoming) -> int:
 def unheard_notes(transfer: Outgoing | Incoming) -> tuple[Note, ...]:
     """Return the small messages that the relay took and that the other side did not hear."""
     return tuple(
-        _note(row)
-        for row in transfer.messages
-        if row.copy == 0 and row.state is MessageState.ACCEPTED and row.is_note
+        _note(row) for row in transfer.messages if row.copy == 0 and row.state is MessageState.ACCEPTED and row.is_note
     )
 
 
@@ -157,7 +155,8 @@ def should_be_sent_s(desk: Desk, row: MessageRow) -> float:
 
 def leave_relay(desk: Desk, relay: str) -> None:
     """Plan what is sealed for a relay that is away once more, for another one that the partner has."""
-    for transfer in [*desk.ledger.outgoing.values(), *desk.ledger.incoming.values()]:
+    transfers: list[Outgoing | Incoming] = [*desk.ledger.outgoing.values(), *desk.ledger.incoming.values()]
+    for transfer in transfers:
         rows = [
             row
             for row in transfer.messages
@@ -337,9 +336,7 @@ def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
     usable = [one for one in desk.relays_of(transfer.partner) if one.state is not RelayState.AWAY]
     suspects = {one.name for one in usable if one.state is RelayState.SUSPECT}
     case = desk.ledger.cases[transfer.study]
-    may_go_elsewhere = (
-        transfer.reroute_after_s is not None and next_centre(desk, case, transfer.partner) is not None
-    )
+    may_go_elsewhere = transfer.reroute_after_s is not None and next_centre(desk, case, transfer.partner) is not None
     return SenderFacts(
         state=transfer.state,
         seed=transfer.transfer_key,

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 from raypost.lab.simulator import cases, hellos, outgoing
+from raypost.lab.simulator.desk import Times
 from raypost.lab.simulator.faults import break_things
 from raypost.lab.simulator.figures import Figures
-from raypost.lab.simulator.network import Network, build
+from raypost.lab.simulator.network import build
 from raypost.lab.simulator.office import Office
 from raypost.lab.simulator.promises import BrokenPromiseError, Promises
 from raypost.lab.simulator.rows import CaseRow, Incoming, Outgoing
 from raypost.lab.simulator.site import Site
 from raypost.lab.simulator.studies import Item, Study, draw_studies
-from raypost.lab.simulator.weather import WEATHERS, Weather, weather_of
-from raypost.lab.simulator.world import RunawayError, World
-from raypost.lab.simulator.desk import Times
+from raypost.lab.simulator.weather import Weather, weather_of
+from raypost.lab.simulator.world import World
 from raypost.model.transfer import MessageKind, Priority
-from raypost.transfer.sender import OPEN, SenderState
+from raypost.transfer.sender import SenderState
 
 HORIZON_S = 40 * 86_400.0
 AGAIN_S = 10.0
@@ -31,7 +30,9 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 class Play:
     """One seed."""
 
-    def __init__(self, seed: int, weather: Weather | None = None, *, is_traced: bool = False, times: Times | None = None):
+    def __init__(
+        self, seed: int, weather: Weather | None = None, *, is_traced: bool = False, times: Times | None = None
+    ):
         self.weather = weather or weather_of(seed)
         self.world = World(seed, is_traced=is_traced)
         self.network = build(self.world, self.weather, times or Times())
@@ -97,7 +98,11 @@ class Play:
         if batch + 1 < len(study.batches):
             self.world.after(max(0.05, study.batches[batch + 1][0] - at_s), self._scan, study, batch + 1)
         for released_s in study.releases:
-            if study.batches[batch][0] < released_s <= (study.batches[batch + 1][0] if batch + 1 < len(study.batches) else 1e9):
+            if (
+                study.batches[batch][0]
+                < released_s
+                <= (study.batches[batch + 1][0] if batch + 1 < len(study.batches) else 1e9)
+            ):
                 self.world.after(0.2, self._release, study)
 
     def _take_in(self, study: Study, items: list[Item]) -> None:
@@ -112,7 +117,7 @@ class Play:
                 latest = self._open(site, case, study, partner)
             cases.add_instances(site, latest, items)
 
-    def _open(self, site: Site, case: CaseRow, study: Study, partner: str) -> Outgoing:
+    def _open(self, site: Office, case: CaseRow, study: Study, partner: str) -> Outgoing:
         return cases.open_outgoing(site, case, partner, self._new_key(), study.priority, study.deadline_s)
 
     def _new_key(self) -> str:
@@ -150,7 +155,7 @@ class Play:
         if site.is_up and site.ledger.incoming.get((row.partner, row.transfer_key)) is row:
             site.open_study(row, kind)
 
-    def _reroute(self, site: Site, transfer: Outgoing) -> None:
+    def _reroute(self, site: Office, transfer: Outgoing) -> None:
         case = site.ledger.cases[transfer.study]
         partner = outgoing.next_centre(site, case, transfer.partner)
         if partner is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from raypost.lab.simulator.network import Network
@@ -50,7 +50,9 @@ class Promises:
     def check_due(self, site: Office, row: Outgoing | Incoming) -> None:
         """Check that what is not final will be looked at again."""
         is_open = row.state in OPEN if isinstance(row, Outgoing) else row.state in WAITING_IN
-        self._need(not is_open or row.due_s is not None, f"a {row.state.value} transfer at {site.name} waits for nothing")
+        self._need(
+            not is_open or row.due_s is not None, f"a {row.state.value} transfer at {site.name} waits for nothing"
+        )
 
     def check_end(self, studies: Iterable[Study]) -> None:
         """Check how everything ended."""
@@ -99,7 +101,8 @@ class Promises:
             for centre in self.network.centres
             if centre.is_up
             for one in centre.ledger.incoming.values()
-            if one.study == study.study_instance_uid and one.partner == study.site.name
+            if one.study == study.study_instance_uid
+            and one.partner == study.site.name
             and one.responsible == centre.name
         }
         self._need(len(believing) <= 1, f"{len(believing)} centres hold themselves responsible for one case")

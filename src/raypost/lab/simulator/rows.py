@@ -54,6 +54,11 @@ class MessageRow:
         self.is_bulk, self.is_note = self.kind in BULK, self.kind in NOTES
 
     @property
+    def is_refused(self) -> bool:
+        """Say whether it cannot be sent."""
+        return self.state is MessageState.REFUSED
+
+    @property
     def is_in_hand(self) -> bool:
         """Say whether it is planned, queued or being sent."""
         state = self.state

@@ -1,4 +1,4 @@
-"""What scanners send: studies with a key series, late series, one image that fits into no parcel; drawn from the seed."""
+"""What scanners send: a key series, late series, one image that fits into no parcel; by the seed."""
 
 from __future__ import annotations
 
