@@ -14,6 +14,7 @@ import os
 import pkgutil
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,10 @@ def states_page() -> str:
     return HEADER.format(source="TRANSITIONS in src/raypost/transfer") + states_text()
 
 
+NAMED_ONLY = ("cli", "dicom", "relay", "sandbox")
+"""Packages whose modules are named without a line each, so that the page can be read in an hour."""
+
+
 def tree_region() -> str:
     """Return the tree of the source with a line for each module."""
     lines = ["```text", "src/raypost/"]
@@ -336,6 +341,12 @@ def tree_region() -> str:
     for package in PACKAGES:
         folder = SOURCE / package
         lines.append(f"  {package + '/':<25} {first_line(folder / '__init__.py')}")
+        if package in NAMED_ONLY:
+            names = [
+                path.name for path in sorted(folder.glob("*.py")) if path.name not in ("__init__.py", "__main__.py")
+            ]
+            lines += textwrap.wrap(" ".join(names), 116, initial_indent="    ", subsequent_indent="    ")
+            continue
         for path in sorted(folder.glob("*.py")):
             if path.name not in ("__init__.py", "__main__.py"):
                 lines.append(f"    {path.name:<23} {first_line(path)}")

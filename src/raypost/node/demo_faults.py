@@ -19,6 +19,8 @@ QUICK = (
     "receipt_timeout_s = 6.0",
     "receipt_interval_s = 1.0",
     "quiet_s = 4.0",
+    "quiet_emergency_s = 4.0",
+    "gap_wait_s = 3.0",
     "first_parcel_max_bytes = 100_000",
     "parcel_max_bytes = 1_000_000",
 )

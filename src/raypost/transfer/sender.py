@@ -160,7 +160,7 @@ class SenderFacts:
         items_waiting: Instances in no parcel yet.
         in_hand: Parcels and manifest planned, queued or being sent.
         unconfirmed: How many parcels and manifests the relay accepted and no receipt names.
-        unheard_by_suspect: Of the messages that nothing was heard of, one went by a relay that became suspect, and
+        unheard_by_suspect: Of the messages that nothing was heard of, one went by a relay before it became suspect, and
             another relay is well.
         seen: How many the partner saw in its mailbox and has not filed: not lost, and not counted above.
         refused: Messages the relay refused for good.

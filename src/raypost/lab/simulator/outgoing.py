@@ -320,7 +320,8 @@ def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
                 accepted_s = row.accepted_s or 0.0
                 if not row.is_by_all:  # that nothing is heard of it says nothing of one relay
                     unheard_since_s = accepted_s if unheard_since_s is None else min(unheard_since_s, accepted_s)
-                    unheard_by.add(row.relay)
+                    if accepted_s < desk.ledger.relays[row.relay].facts.changed_s:
+                        unheard_by.add(row.relay)  # what went by a suspect for want of a better one waits like any
             elif row.is_in_hand:
                 in_hand += 1
                 if state is MessageState.SENDING and not row.is_by_all:

@@ -60,8 +60,8 @@ WEATHERS: dict[str, Weather] = {
     )
 }
 
-TURNS = ("fair", "mild", "storm", "relay-dead", "relay-swallows", "centre-dead", "chaos", "chaos")
-"""The weather of a seed is its number's place in this list: each comes as often, chaos twice."""
+TURNS = ("fair", "mild", "storm", "relay-dead", "relay-swallows", "centre-dead", "chaos", "fair")
+"""The weather of a seed is its number's place in this list: each comes as often, fair twice."""
 
 
 def weather_of(seed: int) -> Weather:
