@@ -10,6 +10,8 @@ from raypost.errors import UsageError
 LENGTHS_MAX = {"patient_name": 194, "patient_id": 64, "issuer_of_patient_id": 64, "accession_number": 16}
 """Characters: of a PN three component groups of 64, of LO and SH as in PS3.5, 6.2."""
 SEXES = ("M", "F", "O", "")
+OPTIONS = {"issuer_of_patient_id": "issuer"}
+"""Where the option is called otherwise than the entry."""
 _DATE = re.compile(r"[0-9]{8}", re.ASCII)
 
 
@@ -26,16 +28,12 @@ def checked(name: str, value: str) -> str:
     if not found.isprintable() or "\\" in found:
         raise UsageError(f"{option} holds a character that DICOM does not allow there")
     if name == "birth_date" and found and not _is_date(found):
-        raise UsageError(f"{option} is written like 19520317, not {found!r}")
+        raise UsageError(f"{option} is no day, which is written like 19520317")
     if name == "sex" and found not in SEXES:
-        raise UsageError(f"{option} is M, F or O (or empty: not known), not {found!r}")
+        raise UsageError(f"{option} is M, F or O, or empty: not known")
     if len(found) > LENGTHS_MAX.get(name, len(found)):
         raise UsageError(f"{option} is longer than {LENGTHS_MAX[name]} characters")
     return found
-
-
-OPTIONS = {"issuer_of_patient_id": "issuer"}
-"""Where the option is called otherwise than the entry."""
 
 
 def _is_date(found: str) -> bool:

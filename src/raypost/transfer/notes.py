@@ -36,7 +36,7 @@ class NoteLimits:
         attempts_max: So often it is sent; then a person was told long ago.
     """
 
-    emergency_first_s: float = 6.0
+    emergency_first_s: float = 4.0
     first_s: float = 20.0
     wait_max_s: float = 900.0
     attempts_max: int = 16

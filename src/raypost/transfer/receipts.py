@@ -75,7 +75,7 @@ def read_receipt(
         for number in numbers
         if notes.get((kind, number)) in UNFILED
     )
-    if receipt.parcels_filed or receipt.is_final:  # whoever has images needs no announcement any more
+    if receipt.is_final:  # whoever has everything needs no announcement any more, though its version may not know any
         heard |= {one for one, state in notes.items() if one[0] is MessageKind.ANNOUNCE and state in UNFILED}
     missing = receipt.parcels_missing - frozenset(just_sent)
     ask_again = frozenset(number for number in missing if parcels.get(number) in RESENDABLE)

@@ -173,7 +173,8 @@ class SenderFacts:
             still being sent (`pacing.sent_by_s`); None: no such message. One that went by all relays does not count.
         notes: Small messages the relay took and nobody heard.
         round_trip_s: From "relay accepted" to the receipt, smoothed; None before the first.
-        relays_usable: Relays on which the partner has a mailbox and which are not away.
+        relays_usable: Relays on which the partner has a mailbox and which are not away, or by which something went that
+            was not heard of: how many of them can be tried.
         switches: How often messages moved to another relay because nothing was heard, since the last progress.
         switched_s: When they last did.
         is_told: A person was told since the last progress.

@@ -29,8 +29,10 @@ from raypost.sealing.openpgp import KeyRing
 from raypost.settings import load
 
 SHAPES = pathlib.Path(__file__).parent / "shapes"
-OPEN = {"fields", "settings"}
+OPEN = {"fields", "settings", "parcels", "partner_times"}
 """Entries whose own entries depend on what happened."""
+OR_NULL = "null or"
+"""Key that marks a shape which may be missing as a whole."""
 
 
 class Desk:
@@ -133,7 +135,10 @@ def _fill(desk: Desk) -> None:
 def shape_of(value: Any) -> Any:
     """Return keys and types; of a list the union of its items."""
     if isinstance(value, dict):
-        return {name: "object" if name in OPEN else shape_of(one) for name, one in sorted(value.items())}
+        return {
+            name: "object" if name in OPEN and isinstance(one, dict) else shape_of(one)
+            for name, one in sorted(value.items())
+        }
     if isinstance(value, list):
         merged: Any = None
         for one in value:
@@ -148,6 +153,12 @@ def merge(first: Any, second: Any) -> Any:
         return second
     if second in (None, []):
         return first
+    whole = [one for one in (first, second) if one != "null"]
+    if any(isinstance(one, dict) and OR_NULL in one for one in whole) or (
+        len(whole) == 1 and not isinstance(*whole, str)
+    ):
+        inner = [one.get(OR_NULL, one) if isinstance(one, dict) else one for one in whole]
+        return {OR_NULL: inner[0] if len(inner) == 1 else merge(*inner)}
     if isinstance(first, dict) and isinstance(second, dict):
         assert first.keys() == second.keys(), "entries of one list with other keys"
         return {name: merge(first[name], second[name]) for name in first}

@@ -94,12 +94,13 @@ def test_a_manifest_that_is_heard_again_is_no_progress() -> None:
     assert news.heard == {(MessageKind.MANIFEST, 1)} and not news.is_progress
 
 
-def test_whoever_has_images_needs_no_announce() -> None:
+def test_whoever_has_everything_needs_no_announce() -> None:
+    """Some images are not enough: the announce says who it is, and rings."""
     notes = {(MessageKind.ANNOUNCE, 2): MessageState.ACCEPTED, (MessageKind.RECALL, 1): MessageState.ACCEPTED}
-    receipt = Receipt(HEAD, frozenset({1}), frozenset(), 1)
+    receipt = Receipt(HEAD, frozenset({1}), frozenset(), 1, is_final=True)
     assert read_receipt(receipt, parcels={}, notes=notes).heard == {(MessageKind.ANNOUNCE, 2)}
-    nothing = Receipt(HEAD, frozenset(), frozenset(), 0)
-    assert not read_receipt(nothing, parcels={}, notes=notes).heard
+    some = Receipt(HEAD, frozenset({1}), frozenset(), 1)
+    assert not read_receipt(some, parcels={}, notes=notes).heard
 
 
 def test_what_was_confirmed_and_is_asked_for_is_sent_again() -> None:

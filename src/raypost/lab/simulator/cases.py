@@ -145,7 +145,9 @@ def _take_final(desk: Desk, transfer: Outgoing, receipt: Receipt) -> None:
         transfer.shed()
         if transfer.state is not before:
             transfer.finished_s = desk.now()
-        desk.note("delivered" if transfer.state is SenderState.DELIVERED else "late receipt", transfer)
+            desk.note("delivered", transfer)
+        elif transfer.state is not SenderState.DELIVERED:
+            desk.note("late receipt", transfer)
     elif transfer.state is SenderState.CLOSED and verdict.unnamed:
         carriers = [
             row

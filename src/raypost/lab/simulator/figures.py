@@ -130,9 +130,20 @@ class Figures:
             if case is None or any(one.state is SenderState.RECALLED for one in case.transfers):
                 continue
             self.studies += 1
+            if study.priority is EMERGENCY:
+                self._count_missing(study)
             delivered = {sha256 for one in case.transfers if one.state is SenderState.DELIVERED for sha256 in one.items}
             self.arrived += all(sha256 in delivered for one in case.transfers for sha256 in one.items)
         self.scanned, self._by_uid = [], {}
+
+    def _count_missing(self, study: Study) -> None:
+        """Let what never happened at a working centre count as if it had happened at the very end."""
+        for centre in study.centres:
+            if centre.is_up:
+                if (study.study_instance_uid, centre.name) not in self._alarmed:
+                    self.alarm.append(self.ended_s - study.start_s)
+                if (study.study_instance_uid, centre.name) not in self._read and study.deadline_s is None:
+                    self.readable.append(self.ended_s - study.start_s)
 
 
 def _shared_bytes(study: Study, beside: list[Study]) -> int:

@@ -128,8 +128,12 @@ def _note(row: MessageRow) -> Note:
     return Note(row.accepted_s if row.accepted_s is not None else row.planned_s, row.attempt, priority)
 
 
-def move_unheard(desk: Desk, transfer: Outgoing) -> set[str]:
-    """Plan what the relay took and nobody confirmed once more, for another relay; return the relays it went by."""
+def move_unheard(desk: Desk, transfer: Outgoing, *, only_by_suspects: bool) -> set[str]:
+    """Plan what the relay took and nobody confirmed once more, for another relay; return the relays it went by.
+
+    Args:
+        only_by_suspects: Of this only what went by a relay before that became suspect.
+    """
     rows = [
         row
         for row in transfer.messages
@@ -141,6 +145,7 @@ def move_unheard(desk: Desk, transfer: Outgoing) -> set[str]:
             row.state is MessageState.ACCEPTED
             or (row.state is MessageState.SENDING and should_be_sent_s(desk, row) < desk.now())
         )
+        and (not only_by_suspects or went_by_suspect(desk, row))
     ]
     names = {row.relay for row in rows}
     plan_again(desk, transfer, rows)
@@ -153,6 +158,16 @@ def should_be_sent_s(desk: Desk, row: MessageRow) -> float:
     return pacing.sent_by_s(row.sending_s or row.planned_s, row.size_bytes, rate)
 
 
+def went_by_suspect(desk: Desk, row: MessageRow) -> bool:
+    """Say whether a message went by a relay before that became suspect.
+
+    What goes by a suspect for want of a better one waits like any other, or it would be sent to and fro.
+    """
+    facts = desk.ledger.relays[row.relay].facts
+    went_s = row.accepted_s if row.state is MessageState.ACCEPTED else row.sending_s
+    return facts.state is RelayState.SUSPECT and went_s is not None and went_s < facts.changed_s
+
+
 def leave_relay(desk: Desk, relay: str) -> None:
     """Plan what is sealed for a relay that is away once more, for another one that the partner has."""
     transfers: list[Outgoing | Incoming] = [*desk.ledger.outgoing.values(), *desk.ledger.incoming.values()]
@@ -160,7 +175,12 @@ def leave_relay(desk: Desk, relay: str) -> None:
         rows = [
             row
             for row in transfer.messages
-            if row.relay == relay and row.copy == 0 and row.state is MessageState.QUEUED
+            if row.relay == relay
+            and row.copy == 0
+            and (
+                row.state is MessageState.QUEUED
+                or (row.state is MessageState.SENDING and should_be_sent_s(desk, row) < desk.now())
+            )
         ]
         if rows and failover.choose(desk.relays_of(transfer.partner), avoid=relay) not in (None, relay):
             plan_again(desk, transfer, rows)
@@ -306,7 +326,8 @@ def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
     """Count what the sender's machine wants to know."""
     in_hand = unconfirmed = seen = refused = 0
     unheard_since_s: float | None = None
-    unheard_by: set[str] = set()
+    by_suspect = False
+    went_by: set[str] = set()
     notes: list[Note] = []
     for row in transfer.live:
         if row.copy:
@@ -320,22 +341,21 @@ def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
                 accepted_s = row.accepted_s or 0.0
                 if not row.is_by_all:  # that nothing is heard of it says nothing of one relay
                     unheard_since_s = accepted_s if unheard_since_s is None else min(unheard_since_s, accepted_s)
-                    if accepted_s < desk.ledger.relays[row.relay].facts.changed_s:
-                        unheard_by.add(row.relay)  # what went by a suspect for want of a better one waits like any
+                    by_suspect = by_suspect or went_by_suspect(desk, row)
+                    went_by.add(row.relay)
             elif row.is_in_hand:
                 in_hand += 1
                 if state is MessageState.SENDING and not row.is_by_all:
                     sent_by_s = should_be_sent_s(desk, row)
                     unheard_since_s = sent_by_s if unheard_since_s is None else min(unheard_since_s, sent_by_s)
-                    if sent_by_s < desk.now():
-                        unheard_by.add(row.relay)
+                    by_suspect = by_suspect or (sent_by_s < desk.now() and went_by_suspect(desk, row))
+                    went_by.add(row.relay)
             elif state is MessageState.REFUSED:
                 refused += 1
         elif row.is_note and state is MessageState.ACCEPTED:
             notes.append(_note(row))
     contact = desk.ledger.contacts[transfer.partner]
     usable = [one for one in desk.relays_of(transfer.partner) if one.state is not RelayState.AWAY]
-    suspects = {one.name for one in usable if one.state is RelayState.SUSPECT}
     case = desk.ledger.cases[transfer.study]
     may_go_elsewhere = transfer.reroute_after_s is not None and next_centre(desk, case, transfer.partner) is not None
     return SenderFacts(
@@ -356,13 +376,13 @@ def sender_facts(desk: Desk, transfer: Outgoing) -> SenderFacts:
         unheard_since_s=unheard_since_s,
         notes=tuple(notes),
         round_trip_s=contact.round_trip_s,
-        relays_usable=len(usable),
+        relays_usable=len({one.name for one in usable} | went_by),
         switches=transfer.switches,
         switched_s=transfer.switched_s,
         is_told=transfer.told_s is not None,
         reroute_after_s=transfer.reroute_after_s if may_go_elsewhere else None,
         seen=seen,
-        unheard_by_suspect=bool(unheard_by & suspects) and len(suspects) < len(usable),
+        unheard_by_suspect=by_suspect and any(one.state is RelayState.WELL for one in usable),
     )
 
 
@@ -393,11 +413,11 @@ def rearm_outgoing(desk: Desk, transfer: Outgoing) -> None:
     if step.repeat_notes:
         repeat_notes(desk, transfer)
     if step.switch_relay:
+        left = move_unheard(desk, transfer, only_by_suspects=facts.unheard_by_suspect)
+        desk.note("moved to another relay", transfer, left=",".join(sorted(left)))
         if not facts.unheard_by_suspect:
             transfer.switches, transfer.switched_s = transfer.switches + 1, now_s
-        left = move_unheard(desk, transfer)
-        desk.note("moved to another relay", transfer, left=",".join(sorted(left)))
-        desk.suspect(left)
+            desk.suspect(left)
     if step.tell:
         transfer.told_s = now_s
         desk.note("told", transfer, why="nothing moves")

@@ -232,7 +232,6 @@ class Sessions(Office):
             row.state, row.tries = MessageState.QUEUED, row.tries + 1
             self._ready[relay].append(row)
         self._note_away(relay)
-        outgoing.leave_relay(self, relay)
         self._rearm(row)
 
     def _note_away(self, relay: str) -> None:
@@ -241,6 +240,7 @@ class Sessions(Office):
         row.facts = replace(row.facts, state=state, failures=failures, changed_s=self.now())
         if self.world.lines is not None:
             self.world.say(self.name, f"{relay} keeps us out, {failures} times")
+        outgoing.leave_relay(self, relay)
         self._arm_relay(relay)
 
     def _arm_relay(self, relay: str) -> None:
@@ -281,17 +281,16 @@ class Sessions(Office):
 
     def suspect(self, relays: Iterable[str]) -> None:
         """Note relays that took mails of which nothing was heard again."""
-        is_news = any(self.ledger.relays[name].facts.state is RelayState.WELL for name in relays)
         for name in sorted(relays):
+            before = self.ledger.relays[name].facts.state
             self._fire_relay(name, RelayEvent.NOTHING_HEARD)
-            row = self.ledger.relays[name]
-            if row.facts.state is RelayState.SUSPECT:
-                row.facts = replace(row.facts, changed_s=self.now())
-                self._arm_relay(name)
-                outgoing.leave_relay(self, name)
-        for mine in self.ledger.outgoing.values():  # what else went by them is looked at as well
-            if is_news and mine.state in OPEN:
-                self.arm(mine, self.now())
+            if self.ledger.relays[name].facts.state is before:
+                continue
+            self._arm_relay(name)
+            outgoing.leave_relay(self, name)
+            for mine in self.ledger.outgoing.values():  # what else went by it is looked at as well
+                if mine.state in OPEN:
+                    self.arm(mine, self.now())
 
     def proved(self, relay: str) -> None:
         """Note that a receipt names a mail that went by this relay."""
