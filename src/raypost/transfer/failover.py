@@ -72,12 +72,17 @@ class FailoverLimits:
         retry_first_s: An away relay is tried again after so long, doubled with each failure.
         suspect_s: A suspect relay is believed again after so long.
         connect_timeout_s: A relay that does not take a connection within so long is away.
+        stall_timeout_s: So is one that takes no more bytes in the middle of a mail for so long.
+        reply_timeout_s: So is one that does not answer the last byte within so long. RFC 5321, 4.5.3.2.6, has ten
+            minutes, lest mails are doubled; a double is harmless here, a session that hangs is not.
     """
 
     retry_first_s: float = 2.0
     retry_max_s: float = 60.0
     suspect_s: float = 300.0
     connect_timeout_s: float = 8.0
+    stall_timeout_s: float = 30.0
+    reply_timeout_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,6 @@ from raypost.transfer.sender import OPEN
 
 SLOTS = 2
 REFUSED_S = 0.2
-STALLED_S = 600.0
-"""So long a session waits for a relay that died while it took a mail (RFC 5321, 4.5.3.2.6)."""
 RATE_MIN_BYTES = 100_000
 LEARNED_MIN_BYTES = 60_000
 COLLECT_RETRY_S = 15.0
@@ -132,8 +130,11 @@ class Sessions(Office):
         if life != self.life:
             return
         outage = self.relays[relay].outage()
-        if outage is not None:  # it went away while it took the mail
-            self.world.after(STALLED_S if outage.hangs else 0.0, self._kept_out, life, relay, slot, row, attempt)
+        if outage is not None:  # it went away while it took the mail, or before it answered the last byte
+            limits = self.times.limits.relays
+            is_through = self.world.now_s - outage.from_s < self.up.latency_s
+            wait_s = limits.reply_timeout_s if is_through else limits.stall_timeout_s
+            self.world.after(wait_s if outage.hangs else 0.0, self._kept_out, life, relay, slot, row, attempt)
             return
         mail = Mail(
             0,
