@@ -10,6 +10,7 @@ from raypost.archive import events
 from raypost.archive.database import Transaction
 from raypost.archive.tables import (
     CollectedRow,
+    ContactRow,
     EventRow,
     MessageRow,
     ParcelEntryRow,
@@ -18,6 +19,9 @@ from raypost.archive.tables import (
     TransferRow,
 )
 from raypost.model.audit import EventKind, Level
+
+HELLOS_A_RESTORE = 1_000_000
+"""Nearly two years of signs of life, one a minute: no backup in use is older."""
 
 
 def last_restore(tx: Transaction) -> tuple[datetime, datetime] | None:
@@ -49,6 +53,8 @@ def note_restored(tx: Transaction, backup_at: datetime, now: datetime, *, damage
     _forget_slices(tx)
     tx.execute(sa.update(TransferRow).where(TransferRow.due > now).values(due=now))
     tx.add(RestoreRow(backup_at=backup_at, restored_at=now))
+    # Far above what was given after the backup, so that a partner does not take the next ones for doubles.
+    tx.execute(sa.update(ContactRow).values(hellos_written=ContactRow.hellos_written + HELLOS_A_RESTORE))
     events.record(
         tx,
         now,

@@ -95,6 +95,7 @@ def apply_waiting(tx: Transaction, transfer: TransferRow, now: datetime) -> None
         said = row.body or {}
         before, after = identity_of(said["before"]), identity_of(said["after"])
         _apply(tx, case, said["correction_key"], before, after, said["who"], said["why"], now)
+        _identify(tx, case, after)  # the highest number has the last word, in whatever order they came
 
 
 def of_case(tx: Transaction, case_id: int) -> list[dict[str, Any]]:
@@ -136,8 +137,12 @@ def _apply(
         .on_conflict_do_nothing()
         .returning(CorrectionRow.id)
     ).first()
-    if added is None:
-        return
+    if added is not None:
+        _identify(tx, case, after)
+
+
+def _identify(tx: Transaction, case: CaseRow, after: Identity) -> None:
+    """Say whose study a case is from now on."""
     same = {one.name: getattr(after, one.name) for one in fields(Identity) if one.name != "accession_number"}
     same_patient = same | {"issuing_site_id": case.origin_site_id}
     tx.execute(insert(PatientRow).values(**same_patient).on_conflict_do_nothing())

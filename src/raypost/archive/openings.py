@@ -76,11 +76,15 @@ def take_request(tx: Transaction, transfer: TransferRow, message: Take, now: dat
             answer(tx, one, now)
 
 
-def release(tx: Transaction, transfer: TransferRow) -> None:
+def release(tx: Transaction, transfer: TransferRow, now: datetime) -> None:
     """Have nobody responsible for a case any more, when it was recalled from the centre that took it."""
     case = None if transfer.case_id is None else tx.get(CaseRow, transfer.case_id, with_for_update={"key_share": True})
     if case is not None and case.responsible_site_id == transfer.partner_id:
         case.responsible_site_id = case.responsible_at = None
+        tx.flush()
+        for one in _centres(tx, case.id):
+            if one.state != "recalled":
+                answer(tx, one, now)
 
 
 def answer(tx: Transaction, transfer: TransferRow, now: datetime) -> None:
@@ -103,7 +107,9 @@ def take_answer(tx: Transaction, transfer: TransferRow, message: Taken, now: dat
     """Note, at a centre, who is responsible as the sender decided."""
     known = {one.fingerprint: one for one in partners.all_partners(tx)}
     centre = known.get(message.responsible)
-    if not message.responsible or message.head.number < int((transfer.announced or {}).get("taken", 0)):
+    known_before = transfer.announced or {}
+    is_old = message.head.number < int(known_before.get("taken", 0))
+    if is_old or (not message.responsible and not known_before.get("responsible_name")):
         return
     said = {"taken": message.head.number, "responsible_name": message.responsible_name}
     transfer.announced = (transfer.announced or {}) | said | {"responsible": centre.site_id if centre else None}
@@ -113,7 +119,7 @@ def take_answer(tx: Transaction, transfer: TransferRow, message: Taken, now: dat
         EventKind.TAKE_DECIDED,
         level=Level.NOTICE,
         transfer=transfer,
-        to=centre.name if centre else message.responsible_name,
+        to=centre.name if centre else message.responsible_name or "nobody",
         is_us=centre is not None and centre.is_self,
     )
     apply_answer(tx, transfer, now)
@@ -121,12 +127,13 @@ def take_answer(tx: Transaction, transfer: TransferRow, message: Taken, now: dat
 
 def apply_answer(tx: Transaction, transfer: TransferRow, now: datetime) -> None:
     """Put what the sender decided onto the case, once there is one."""
-    responsible = (transfer.announced or {}).get("responsible")
-    if transfer.case_id is None or responsible is None:
+    said = transfer.announced or {}
+    if transfer.case_id is None or "responsible" not in said:
         return
+    responsible = said["responsible"]
     case = tx.get_one(CaseRow, transfer.case_id, with_for_update={"key_share": True})
     if case.responsible_site_id != responsible:
-        case.responsible_site_id, case.responsible_at = responsible, now
+        case.responsible_site_id, case.responsible_at = responsible, now if responsible is not None else None
 
 
 def opened_by(tx: Transaction, case_id: int) -> list[str]:

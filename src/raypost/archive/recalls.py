@@ -54,7 +54,7 @@ def recall(tx: Transaction, transfer: TransferRow, now: datetime, *, who: str, w
     needless = planning.cancel(tx, transfer)
     planning.cancel(tx, transfer, (MessageKind.ANNOUNCE.value,))
     planning.add_note(tx, transfer, MessageKind.RECALL, now, {"who": who, "why": why})
-    openings.release(tx, transfer)
+    openings.release(tx, transfer, now)
     events.record(tx, now, EventKind.TRANSFER_RECALLED, level=Level.NOTICE, transfer=transfer, who=who)
     return needless
 

@@ -56,6 +56,8 @@ from raypost.transfer.wire_entries import (
 
 VERSION = 1
 NUMBER_MAX = 1_000_000
+HELLO_NUMBER_MAX = 999_999_999
+"""Hellos are numbered for as long as two sites know each other; as many digits as the token has outside."""
 SUPPLEMENTS_MAX = 1_000
 INTERVAL_MAX_S = 86_400.0
 MAIL_SIZE_MAX_BYTES = 1 << 40
@@ -199,7 +201,8 @@ def _head(body: dict[str, Any]) -> Head:
     except ValueError as error:
         raise RemoteProtocolError("the message has no kind or priority that this version knows") from error
     need(is_raypost_key(body.get("transfer")), "transfer")
-    need(is_count(body.get("number"), NUMBER_MAX) and body["number"] > 0, "number")
+    number_max = HELLO_NUMBER_MAX if kind is MessageKind.HELLO else NUMBER_MAX
+    need(is_count(body.get("number"), number_max) and body["number"] > 0, "number")
     need(is_fingerprint(body.get("from")) and is_fingerprint(body.get("to")), "from, to")
     need(isinstance(body.get("test"), bool), "test")
     written_at = instant(body.get("written_at"), "written_at")
@@ -288,7 +291,7 @@ def _hello(head: Head, body: dict[str, Any]) -> Hello:
     need(is_count(body.get("fetch_rate", 0), MAIL_SIZE_MAX_BYTES), "fetch_rate")
     heard = None
     if echo is not None:
-        need(isinstance(echo, dict) and is_count(echo.get("number"), NUMBER_MAX), "echo")
+        need(isinstance(echo, dict) and is_count(echo.get("number"), HELLO_NUMBER_MAX), "echo")
         heard = Echo(echo["number"], instant(echo.get("written_at"), "echo"), instant(echo.get("heard_at"), "echo"))
     return Hello(
         head,

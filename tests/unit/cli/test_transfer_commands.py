@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner
 
-from raypost.archive import partners
+from raypost.archive import contacts, partners
 from raypost.cli import output
 from raypost.cli.app import app
 from raypost.node.setup import Template
@@ -233,8 +233,6 @@ def test_who_cannot_be_told_is_to_be_called(here, there, postman, head, neustadt
     """A partner whose version knows nothing but parcels: nobody believes that it heard of a recall."""
     deliver(here, postman, head)
     with neustadt.archive.database.transaction() as tx:
-        from raypost.archive import contacts
-
         row = contacts.row_of(tx, neustadt.transfer("out").partner_id)
         row.capabilities = {"kinds": ["parcel", "manifest", "receipt"]}
     said = here.read("study", "correct", here.study(), "--patient-id", "4711", "--why", "mistyped")

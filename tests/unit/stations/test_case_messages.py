@@ -265,3 +265,32 @@ def order_reroute(neustadt, mannheim) -> None:
         onward = rerouting.reroute(tx, row, mannheim, neustadt.clock.now(), who="test", why="ordered")
         rearm(tx, onward, neustadt.limits, neustadt.clock.now())
         rearm(tx, row, neustadt.limits, neustadt.clock.now())
+
+
+def test_a_recall_from_the_responsible_centre_is_told_and_frees_the_case(neustadt, ludwigshafen, postman, head) -> None:
+    delivered(neustadt, ludwigshafen, postman, head)
+    with ludwigshafen.archive.database.transaction() as tx:
+        openings.ask_to_take(tx, case_of(ludwigshafen, tx), ludwigshafen.clock.now(), "Dr. Keller")
+    postman.run()
+    assert neustadt.scalar("select responsible_site_id from rp_case") is not None
+    order(neustadt, recalls.recall, who="test", why="wrong patient")
+    postman.run()
+    postman.pass_time(60)
+    assert neustadt.scalar("select responsible_site_id from rp_case") is None
+    assert ludwigshafen.scalar("select responsible_site_id from rp_case") is None
+
+
+def test_an_older_correction_that_comes_late_does_not_win(neustadt, ludwigshafen, postman, head) -> None:
+    delivered(neustadt, ludwigshafen, postman, head)
+    postman.lose = lambda kind, number: kind == "correct" and number == 1
+    for patient_id in ("4711", "4712"):
+        with neustadt.archive.database.transaction() as tx:
+            corrections.correct(
+                tx, case_of(neustadt, tx), {"patient_id": patient_id}, neustadt.clock.now(), who="test", why="mistyped"
+            )
+        postman.run()
+    postman.lose = lambda kind, number: False
+    postman.pass_time(120)
+    with ludwigshafen.archive.database.transaction() as tx:
+        shape = search.study(tx, case_of(ludwigshafen, tx).study_key)
+    assert shape["patient_id"] == "4712" and len(shape["corrections"]) == 2
