@@ -151,6 +151,7 @@ def test_back_off_is_bounded(facts, now_s) -> None:
     facts = dataclasses.replace(
         facts,
         **{name: min(getattr(facts, name), now_s) for name in ("last_arrival_s", "patience_from_s", "progress_s")},
+        notes=tuple(dataclasses.replace(one, accepted_s=min(one.accepted_s, now_s)) for one in facts.notes),
     )
     step = sender.next_step(facts, LIMITS, now_s)
     if step.due_s is not None and facts.state in OPEN:

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from raypost.lab.simulator.desk import Desk
-from raypost.lab.simulator.outgoing import (
-    add_items,
-    add_note,
-    cancel,
-    plan_again,
-    rearm_outgoing,
-    send_again,
-)
+from raypost.lab.simulator.outgoing import rearm_outgoing
+from raypost.lab.simulator.parcels import add_items
+from raypost.lab.simulator.planned import add_note, cancel, plan_again, send_again
 from raypost.lab.simulator.rows import CaseRow, MessageRow, Outgoing
 from raypost.model.manifest import ManifestEntry
 from raypost.model.transfer import MessageKind, MessageState, Priority

@@ -27,6 +27,7 @@ class Desk:
     Attributes:
         name: Of the site.
         skew_s: What this site's clock, in POSIX seconds, shows more than the world's time.
+        was_set_back: Its clock was set back once: what it wrote before may lie ahead.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Desk:
     times: Times
     ledger: Ledger
     skew_s: float
+    was_set_back = False
 
     def now(self) -> float:
         """Return the time by this site's own clock."""

@@ -103,6 +103,7 @@ def _back_up(network: Network, site: Site, restored_after_s: float) -> None:
 
 def _set_clock(site: Site, step_s: float) -> None:
     site.skew_s += step_s
+    site.was_set_back = site.was_set_back or step_s < 0
     site.world.say(site.name, f"clock set by {step_s:.0f} s")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raypost.lab.simulator.desk import Desk
-from raypost.lab.simulator.outgoing import add_message, add_note, next_number, repeat_notes, unheard_notes
+from raypost.lab.simulator.planned import add_message, add_note, next_number, repeat_notes, unheard_notes
 from raypost.lab.simulator.rows import Incoming
 from raypost.model.transfer import MessageKind, MessageState, Priority
 from raypost.transfer import receipts, receiver, taking
@@ -78,9 +78,9 @@ def _take_note(desk: Desk, transfer: Incoming, message: Announce | Taken | Recal
         case Recall():
             transfer.state = receiver.fire(transfer.state, ReceiverEvent.RECALLED)
             if is_new:
-                for sha256, state in transfer.items.items():
-                    if state is not ItemState.FILED:
-                        transfer.items[sha256] = ItemState.LISTED
+                for parcel, state in transfer.parcels.items():
+                    if state is MessageState.VERIFIED:
+                        transfer.parcels[parcel] = MessageState.REPLACED
                 desk.note("withdrawn", transfer)
                 add_note(desk, transfer, MessageKind.RECALLED)
 
@@ -139,15 +139,14 @@ def file_parcel(desk: Desk, transfer: Incoming, number: int) -> None:
     """File what a verified parcel brought; the receipt is written from the same commit."""
     if transfer.parcels.get(number) is not MessageState.VERIFIED:
         return
-    if transfer.state is not ReceiverState.WITHDRAWN:
-        for entry in transfer.entries[number]:
-            sha256 = entry.instance.sha256
-            if transfer.items[sha256] is ItemState.ARRIVED:
-                transfer.items[sha256] = ItemState.FILED
-                transfer.lacking.discard(sha256)
-                desk.ledger.archive.add((transfer.partner, sha256))
-                filing = (transfer.transfer_key, sha256)
-                desk.ledger.filings[filing] = desk.ledger.filings.get(filing, 0) + 1
+    for entry in transfer.entries[number]:
+        sha256 = entry.instance.sha256
+        if transfer.items[sha256] is ItemState.ARRIVED:
+            transfer.items[sha256] = ItemState.FILED
+            transfer.lacking.discard(sha256)
+            desk.ledger.archive.add((transfer.partner, sha256))
+            filing = (transfer.transfer_key, sha256)
+            desk.ledger.filings[filing] = desk.ledger.filings.get(filing, 0) + 1
     transfer.parcels[number] = MessageState.FILED
     transfer.news += 1
     desk.note("filed", transfer, parcel=number)
@@ -181,6 +180,8 @@ def receiver_facts(transfer: Incoming, seen: frozenset[int]) -> ReceiverFacts:
 def rearm_incoming(desk: Desk, transfer: Incoming) -> None:
     """Decide what an incoming transfer waits for; the end of every transaction about it."""
     now_s = desk.now()
+    if desk.was_set_back:
+        transfer.heal(now_s)
     seen = desk.seen(transfer)
     step = receiver.next_step(receiver_facts(transfer, seen), desk.times.limits.receiver, now_s)
     if step.event is not None:
@@ -189,6 +190,7 @@ def rearm_incoming(desk: Desk, transfer: Incoming) -> None:
     if step.write_receipt:
         transfer.receipts = next_number(desk, transfer, MessageKind.RECEIPT)
         transfer.receipts_written += 1
+        desk.note("receipt", transfer, number=transfer.receipts, asks=step.asks)
         transfer.news, transfer.doubles, transfer.last_receipt_s = 0, 0, now_s
         transfer.receipted_parcels = sum(state is MessageState.FILED for state in transfer.parcels.values())
         transfer.reminders = transfer.reminders + 1 if step.is_reminder else 0

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-from raypost.lab.simulator import incoming, outgoing
+from raypost.lab.simulator import incoming, outgoing, parcels, planned
 from raypost.lab.simulator.composing import by_wire, compose, listed_count
 from raypost.lab.simulator.desk import Desk, Times
 from raypost.lab.simulator.rows import Incoming, Ledger, MessageRow, Outgoing
@@ -158,8 +158,8 @@ class Office(Desk):
 
     def _pack(self, transfer: Outgoing | Incoming) -> tuple[float, Callable[[], None]] | None:
         if isinstance(transfer, Outgoing) and transfer.state in OPEN:
-            outgoing.plan_parcels(self, transfer)
-        row = outgoing.next_planned(transfer)
+            parcels.plan_parcels(self, transfer)
+        row = planned.next_planned(transfer)
         if row is None:
             self._packing.discard(transfer.transfer_key)
             return None
@@ -190,7 +190,7 @@ class Office(Desk):
         self.wake_pack(transfer)
 
     def _queue(self, row: MessageRow, message: Message, size_bytes: int) -> None:
-        relay = outgoing.relay_for(self, row)
+        relay = planned.relay_for(self, row)
         if self.neighbours[row.partner].has_key_expired() or relay is None:
             row.state = MessageState.REFUSED
             return

@@ -10,12 +10,15 @@ from raypost.lab.simulator.network import Network
 from raypost.lab.simulator.office import Office
 from raypost.lab.simulator.rows import Incoming, MessageRow, Outgoing
 from raypost.lab.simulator.studies import Study
+from raypost.transfer.limits import DUE_HORIZON_S
 from raypost.transfer.receiver import ReceiverState
 from raypost.transfer.sender import OPEN, SenderState
 
 SENT_MAX = 40
 """No message is sent more often, whatever happens."""
 RECEIPTS_BASE = 40
+ANSWERS_S = 4.9
+"""Receipts of a transfer that has ended keep so much distance."""
 CAME = frozenset({"filed", "duplicate", "dropped", "heard again"})
 WAITING_IN = frozenset({ReceiverState.EXPECTED, ReceiverState.ARRIVING})
 
@@ -31,6 +34,8 @@ class Promises:
         self.network = network
         self.told: set[str] = set()
         self.came: Counter[str] = Counter()
+        self.responsible: set[str] = set()
+        self.answered_s: dict[str, float] = {}
 
     def hear(self, site: Office, what: str, row: Outgoing | Incoming, said: dict[str, Any]) -> None:
         """Look at an event that just happened."""
@@ -44,6 +49,13 @@ class Promises:
             entries = row.entries[number]
             twice = [one for one in entries if filings.get((row.transfer_key, one.instance.sha256), 0) > 1]
             self._need(not twice, f"{len(twice)} instances were filed twice at {site.name}")
+            word = f"something recalled was filed at {site.name}"
+            self._need(row.state is not ReceiverState.WITHDRAWN, word)
+        elif what == "receipt" and isinstance(row, Incoming):
+            self._check_distance(site, row)
+        elif what == "responsible":
+            self._need(row.study not in self.responsible, "the case of one centre was given to another one")
+            self.responsible.add(row.study)
         if what in CAME:
             self.came[row.transfer_key] += 1
 
@@ -53,6 +65,17 @@ class Promises:
         self._need(
             not is_open or row.due_s is not None, f"a {row.state.value} transfer at {site.name} waits for nothing"
         )
+        word = f"a {row.state.value} transfer at {site.name} is not looked at for too long"
+        self._need(row.due_s is None or row.due_s <= site.now() + DUE_HORIZON_S, word)
+
+    def _check_distance(self, site: Office, row: Incoming) -> None:
+        """Check that whoever has everything answers doubles at a bounded rate."""
+        if row.state in (ReceiverState.COMPLETE, ReceiverState.WITHDRAWN):
+            word, now_s = row.transfer_key + site.name, site.world.now_s
+            last_s = self.answered_s.get(word)
+            is_soon = last_s is not None and now_s - last_s < ANSWERS_S and site.up_since_s <= last_s
+            self._need(not is_soon, f"{site.name} answers doubles without bound")
+            self.answered_s[word] = now_s
 
     def check_end(self, studies: Iterable[Study]) -> None:
         """Check how everything ended."""

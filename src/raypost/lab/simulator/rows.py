@@ -111,6 +111,13 @@ class Outgoing:
     has_manifest: bool = False
     heard: dict[MessageKind, set[int]] = field(default_factory=dict)
 
+    def heal(self, now_s: float) -> None:
+        """Write instants that lie ahead of the clock, because it was set back, as now: or time-outs stood still."""
+        names = ("opened_s", "last_arrival_s", "patience_from_s", "released_s", "progress_s", "switched_s")
+        _not_ahead(self, names, now_s)
+        for row in self.live:
+            _not_ahead(row, ("planned_s", "accepted_s", "sending_s"), now_s)
+
     def shed(self) -> None:
         """Leave out of `live` what is filed or replaced: an index, as the tables have one."""
         over = (MessageState.FILED, MessageState.REPLACED)
@@ -154,6 +161,20 @@ class Incoming:
     messages: list[MessageRow] = field(default_factory=list)
     responsible: str = ""
     responsible_number: int = 0
+
+    def heal(self, now_s: float) -> None:
+        """Write instants that lie ahead of the clock as now."""
+        _not_ahead(self, ("opened_s", "last_arrival_s", "last_receipt_s", "asked_s", "manifest_s"), now_s)
+        self.arrived_s = {number: min(at_s, now_s) for number, at_s in self.arrived_s.items()}
+        for row in self.messages:
+            _not_ahead(row, ("planned_s", "accepted_s", "sending_s"), now_s)
+
+
+def _not_ahead(row: Any, names: tuple[str, ...], now_s: float) -> None:
+    for name in names:
+        at_s = getattr(row, name)
+        if at_s is not None and at_s > now_s:
+            setattr(row, name, now_s)
 
 
 @dataclass(slots=True, eq=False)

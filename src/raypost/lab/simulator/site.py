@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from raypost.lab.simulator import cases, hellos, incoming
+from raypost.lab.simulator.collect import Collect
 from raypost.lab.simulator.composing import site_of
 from raypost.lab.simulator.office import BYTES_PER_S
 from raypost.lab.simulator.relays import Mail
 from raypost.lab.simulator.rows import Incoming, Ledger, Outgoing
-from raypost.lab.simulator.sessions import Sessions
 from raypost.model.transfer import MessageKind, MessageState
 from raypost.transfer.control import (
     Announce,
@@ -30,7 +30,7 @@ GREETING_S = 2_500.0
 """So long after a restored site is there again every partner has heard a sign of life, lost ones included."""
 
 
-class Site(Sessions):
+class Site(Collect):
     """One hospital, whole."""
 
     # 7 open

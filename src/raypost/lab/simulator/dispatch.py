@@ -1,4 +1,4 @@
-"""A site's sessions with the relays: station 5, dispatch, and station 6, collect."""
+"""A site's sessions with the relays' SMTP side: station 5, dispatch; and what is known of the relays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from raypost.lab.simulator import incoming, outgoing
+from raypost.lab.simulator import incoming, outgoing, parcels, planned
 from raypost.lab.simulator.desk import Times, message_word
 from raypost.lab.simulator.links import Link
 from raypost.lab.simulator.office import SWEEP_S, Office
@@ -25,10 +25,9 @@ SLOTS = 2
 REFUSED_S = 0.2
 RATE_MIN_BYTES = 100_000
 LEARNED_MIN_BYTES = 60_000
-COLLECT_RETRY_S = 15.0
 
 
-class Sessions(Office):
+class Dispatch(Office):
     """What a site does with its relays.
 
     Attributes:
@@ -49,12 +48,9 @@ class Sessions(Office):
         self.partners: dict[str, frozenset[str]] = {}
         self.mails: Counter[tuple[MessageKind, bool, bool]] = Counter()
         self._forget_sessions()
-        for relay in relays:
-            relay.bells[name] = self.ring
 
     def _forget_sessions(self) -> None:
         self._is_sending = {relay: [False] * SLOTS for relay in self.relays}
-        self._fetching = {relay: [False, False] for relay in self.relays}
         self._is_probing = dict.fromkeys(self.relays, False)
         self._ready: dict[str, list[MessageRow]] = {relay: [] for relay in self.relays}
 
@@ -203,7 +199,7 @@ class Sessions(Office):
         match decided.course:
             case Course.MOVE if row.transfer is not None:
                 tries = row.tries
-                outgoing.plan_again(self, row.transfer, [row])
+                planned.plan_again(self, row.transfer, [row])
                 row.tries, row.due_s = tries, self.now() + decided.wait_s
             case Course.WAIT | Course.MOVE:
                 row.state, row.due_s = MessageState.QUEUED, self.now() + decided.wait_s
@@ -220,7 +216,7 @@ class Sessions(Office):
         learned = row.size_bytes * 3 // 4
         relay.mail_size_max_bytes = max(min(learned, relay.mail_size_max_bytes or learned), LEARNED_MIN_BYTES)
         if row.kind is MessageKind.PARCEL and isinstance(row.transfer, Outgoing):
-            outgoing.take_apart(self, row.transfer, row)
+            parcels.take_apart(self, row.transfer, row)
         else:
             self._not_taken(row, Remedy.CUT_SMALLER)
 
@@ -241,7 +237,7 @@ class Sessions(Office):
         row.facts = replace(row.facts, state=state, failures=failures, changed_s=self.now())
         if self.world.lines is not None:
             self.world.say(self.name, f"{relay} keeps us out, {failures} times")
-        outgoing.leave_relay(self, relay)
+        planned.leave_relay(self, relay)
         self._arm_relay(relay)
 
     def _arm_relay(self, relay: str) -> None:
@@ -288,7 +284,7 @@ class Sessions(Office):
             if self.ledger.relays[name].facts.state is before:
                 continue
             self._arm_relay(name)
-            outgoing.leave_relay(self, name)
+            planned.leave_relay(self, name)
             for mine in self.ledger.outgoing.values():  # what else went by it is looked at as well
                 if mine.state in OPEN:
                     self.arm(mine, self.now())
@@ -297,88 +293,3 @@ class Sessions(Office):
         """Note that a receipt names a mail that went by this relay."""
         if self.ledger.relays[relay].facts.state is RelayState.SUSPECT:
             self._fire_relay(relay, RelayEvent.PROVED_ITSELF)
-
-    # 6 collect
-
-    def fetch_bytes_per_s(self) -> int:
-        """Return what this site's line carries when mails are fetched."""
-        return int(self.down.bytes_per_s)
-
-    def seen(self, transfer: Incoming) -> frozenset[int]:
-        """Return the parcels of a transfer that lie in this site's mailboxes, or were fetched and not opened yet."""
-        found = {
-            mail.message_number
-            for mail in self.ledger.unopened.values()
-            if mail.token == transfer.transfer_key and mail.kind is MessageKind.PARCEL
-        }
-        for relay in self.relays.values():
-            if relay.outage() is None:
-                for mail in relay.boxes.get(self.name, {}).values():
-                    if mail.token == transfer.transfer_key and mail.kind is MessageKind.PARCEL:
-                        found.add(mail.message_number)
-        return frozenset(found)
-
-    def ring(self, relay: str, mail: Mail | None = None) -> None:
-        """Hear that a mail came, and list the mailbox; small ones have a session of their own."""
-        if self.is_up:
-            if mail is not None and mail.kind is MessageKind.PARCEL and self.relays[relay].outage() is None:
-                theirs = self.ledger.incoming.get((mail.sender, mail.token))
-                if theirs is not None and mail.message_number not in theirs.parcels:
-                    incoming.note_seen(self, theirs)
-            for lane in (0, 1):
-                if not self._fetching[relay][lane]:
-                    self._fetch(relay, lane)
-
-    def _fetch(self, relay: str, lane: int) -> None:
-        box = self.relays[relay].boxes.get(self.name)
-        if not box:
-            return
-        best, best_rank = 0, -1
-        for number, mail in box.items():
-            if mail.is_small == (lane == 0):
-                rank = self._rank_of(mail)
-                if rank > best_rank:
-                    best, best_rank = number, rank
-        if best_rank < 0:
-            return
-        self._fetching[relay][lane] = True
-        if self.relays[relay].outage() is not None:
-            self.world.aside(self.world.random.uniform(1.0, COLLECT_RETRY_S), self._look_again, self.life, relay, lane)
-            return
-        seconds = self.down.carry(box[best].size_bytes, self.world.now_s)
-        self.world.after(seconds, self._fetched, self.life, relay, lane, best)
-
-    def _look_again(self, life: int, relay: str, lane: int) -> None:
-        if life == self.life:
-            self._fetching[relay][lane] = False
-            self._fetch(relay, lane)
-
-    def _rank_of(self, mail: Mail) -> int:
-        """Return what is fetched first: what was announced as urgent, and of that the first parcels."""
-        known = self.ledger.incoming.get((mail.sender, mail.token))
-        if known is None:
-            return 0
-        if mail.kind is MessageKind.PARCEL and mail.message_number in known.parcels:
-            return 0  # it is here already, as it seems: last, but the token proves nothing
-        return known.priority.rank + 1 + (mail.message_number == 1)
-
-    def _fetched(self, life: int, relay: str, lane: int, number: int) -> None:
-        if life != self.life:
-            return
-        self._fetching[relay][lane] = False
-        box = self.relays[relay].boxes[self.name]
-        place = (relay, number)
-        if self.relays[relay].outage() is None and number in box:
-            if place not in self.ledger.collected:
-                self.ledger.collected.add(place)
-                self.ledger.unopened[place] = box[number]
-                if self.dies_at("collect"):
-                    self.die()
-                    return
-                self.wake_open(place, box[number])
-            self.relays[relay].delete(self.name, number)
-        self._fetch(relay, lane)
-
-    def wake_open(self, place: tuple[str, int], mail: Mail) -> None:
-        """Have a mail opened."""
-        raise NotImplementedError
