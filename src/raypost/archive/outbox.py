@@ -101,7 +101,7 @@ def note_accepted(tx: Transaction, message: QueuedMessage, slot: str, now: datet
     row.state, row.slot, row.accepted_at, row.due, row.message_file = "accepted", None, now, None, ""
     if row.transfer_id is None:
         row.state = "filed"
-    elif row.copy == 0:
+    elif row.copy == 0 and row.kind in BULK:  # a repeated announcement must not put the manifest's turn off
         transfer = tx.get_one(TransferRow, row.transfer_id)
         transfer.patience_from = now
     return True

@@ -28,8 +28,8 @@ DEFAULT_CONFIG = Path("raypost.toml")
 PIPED_WIDTH = 250
 """Columns where nobody's terminal says how many there are: nothing is cut off in a pipe."""
 
-UNCUT = ("key", "transfer", "rule", "name", "at")
-"""Columns whose words a person copies: they are never cut."""
+GAP = 2
+"""Columns between two columns."""
 
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
@@ -43,16 +43,38 @@ def answer(as_json: bool, shape: Any, show: Callable[[], None]) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
-    """Print rows as a table, or one sentence when there are none."""
+    """Print rows as a table, or one sentence when there are none.
+
+    Where the terminal is too narrow for it, each row is a few lines of name and value: no word is broken.
+    """
     if not rows:
         console.print(empty, markup=False)
         return
+    cells = [["" if cell is None else str(cell).replace("[", "\\[") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    if sum(widths) + GAP * (len(columns) - 1) > console.width:
+        _show_blocks(columns, cells)
+        return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in columns:
-        table.add_column(name, no_wrap=name in UNCUT, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell).replace("[", "\\[") for cell in row))
+        table.add_column(name, no_wrap=True)
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
+
+
+def _show_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print each row as lines of name and value, with an empty line between rows."""
+    for number, row in enumerate(rows):
+        if number:
+            console.print()
+        block = Table.grid(padding=(0, GAP, 0, 0))
+        block.add_column(style="bold", no_wrap=True)
+        block.add_column(overflow="fold")
+        for name, cell in zip(columns, row, strict=True):
+            if cell:
+                block.add_row(name, cell)
+        console.print(block)
 
 
 def settings_of(file: Path) -> Settings:

@@ -135,7 +135,7 @@ def test_silence_ends_with_a_person_told(neustadt, postman, head) -> None:
     postman.run()
     postman.pass_time(200)
     assert neustadt.scalar("select count(*) from rp_event where level = 'alarm' and kind = 'transfer silent'") == 1
-    postman.pass_time(12_000)
+    postman.pass_time(20_000)
     assert neustadt.transfer("out").state == "unconfirmed"
     assert neustadt.scalar("select count(*) from rp_event where level = 'alarm' and kind = 'transfer unconfirmed'") == 1
 

@@ -177,7 +177,7 @@ class Dispatch(Office):
         self.mails[row.kind, row.copy > 0, row.attempt > 1] += 1
         if row.kind is MessageKind.RECEIPT and isinstance(row.transfer, Incoming):
             row.transfer.messages.remove(row)
-        if isinstance(row.transfer, Outgoing):
+        if isinstance(row.transfer, Outgoing) and not row.is_note:
             row.transfer.patience_from_s = max(row.transfer.patience_from_s, self.now())
         relay = self.ledger.relays[row.relay]
         if row.size_bytes >= RATE_MIN_BYTES:
