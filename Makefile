@@ -59,7 +59,7 @@ wheel: $(VENV)/.dev ## Build the wheel into dist/
 wheel-test: wheel ## Install the wheel in an empty environment and run the demonstration from it
 	sh tools/test_wheel.sh
 
-ci: check test wheel-test ## What CI runs: check, test, wheel in an empty environment, demo
+ci: check test sim wheel-test ## What CI runs: check, test, sim, wheel in an empty environment, demo
 	$(MAKE) demo ONCE=1
 
 clean: ## Remove everything that was built

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from raypost.archive import events, partners, planning
 from raypost.archive.database import Transaction
-from raypost.archive.tables import CaseRow, MessageRow, OpeningRow, TransferRow
+from raypost.archive.tables import CaseRow, MessageRow, OpeningRow, RestoreRow, TransferRow
 from raypost.errors import NotNowError, UsageError
 from raypost.model.audit import EventKind, Level
 from raypost.model.transfer import MessageKind
@@ -62,8 +62,11 @@ def take_request(tx: Transaction, transfer: TransferRow, message: Take, now: dat
     case = tx.get_one(CaseRow, transfer.case_id, with_for_update={"key_share": True})
     others = _centres(tx, case.id)
     withdrawn = {one.partner_id for one in others if one.state == "recalled"}
-    decision = decide_take(transfer.partner_id, case.responsible_site_id, withdrawn)
-    events.record(tx, now, EventKind.TAKE_ASKED, level=Level.NOTICE, transfer=transfer, who=message.who)
+    restored_at = tx.scalar(sa.select(sa.func.max(RestoreRow.restored_at)))
+    forgotten = restored_at is not None and case.opened_at <= restored_at
+    decision = decide_take(transfer.partner_id, case.responsible_site_id, withdrawn, may_have_forgotten=forgotten)
+    level = Level.ALARM if decision is None and forgotten else Level.NOTICE  # people must agree who has the case
+    events.record(tx, now, EventKind.TAKE_ASKED, level=level, transfer=transfer, who=message.who)
     if decision is None or not decision.is_new:
         answer(tx, transfer, now)
         return

@@ -45,3 +45,8 @@ def test_a_centre_without_the_images_takes_nothing(centre) -> None:
 def test_asking_again_changes_nothing() -> None:
     """A doubled `take` is answered with the same words and told to nobody else."""
     assert decide_take(1, 1, ()) == Decision(1, is_new=False)
+
+
+def test_who_may_have_forgotten_gives_nothing_away() -> None:
+    assert decide_take(1, None, (), may_have_forgotten=True) is None
+    assert decide_take(2, 1, (), may_have_forgotten=True) == Decision(1, is_new=False)

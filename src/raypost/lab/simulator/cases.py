@@ -168,6 +168,7 @@ def take_word(desk: Desk, case: CaseRow, transfer: Outgoing, message: Opened | T
             _site_number(transfer.partner),
             None if case.responsible is None else _site_number(case.responsible),
             {_site_number(name) for name in withdrawn},
+            may_have_forgotten=case.is_of_before_restore,
         )
         if decision is not None and decision.is_new:
             case.responsible = transfer.partner

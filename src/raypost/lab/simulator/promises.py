@@ -23,6 +23,10 @@ CAME = frozenset({"filed", "duplicate", "dropped", "heard again"})
 WAITING_IN = frozenset({ReceiverState.EXPECTED, ReceiverState.ARRIVING})
 
 
+TOLD_GRACE_S = 60.0
+"""A person is told so much later at most than the limits say: somebody looks once in so long."""
+
+
 class BrokenPromiseError(Exception):
     """A seed in which the product did not keep what it promises."""
 
@@ -67,6 +71,10 @@ class Promises:
         )
         word = f"a {row.state.value} transfer at {site.name} is not looked at for too long"
         self._need(row.due_s is None or row.due_s <= site.now() + DUE_HORIZON_S, word)
+        if isinstance(row, Outgoing) and row.state in OPEN and row.told_s is None and row.progress_s is not None:
+            silent_s = min(site.now() - row.progress_s, site.world.now_s - site.up_since_s)
+            limit_s = site.times.limits.sender.silent_s(row.priority) + TOLD_GRACE_S
+            self._need(silent_s <= limit_s, f"nobody at {site.name} is told of {silent_s:.0f} s of silence")
 
     def _check_distance(self, site: Office, row: Incoming) -> None:
         """Check that whoever has everything answers doubles at a bounded rate."""

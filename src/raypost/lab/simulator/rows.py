@@ -186,6 +186,7 @@ class CaseRow:
     responsible: str | None = None
     transfers: list[Outgoing] = field(default_factory=list)
     goes_to: dict[str, str] = field(default_factory=dict)
+    is_of_before_restore: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -117,6 +117,8 @@ class Site(Collect):
         restores = self.ledger.restores
         self.ledger = backup
         self.ledger.restores, self.ledger.restored_from_s = restores + 1, backup_s
+        for case in self.ledger.cases.values():
+            case.is_of_before_restore = True
 
     def start(self) -> None:
         """Go on from what is committed."""
