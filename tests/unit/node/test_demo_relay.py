@@ -2,6 +2,7 @@
 
 import smtplib
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,4 +72,8 @@ def test_killed_and_started_again_it_is_at_the_same_place_and_empty(relay: DemoR
         assert box.list_messages() == []
         assert box.uid_validity != old, "numbers of old mails must not be taken for those of new ones"
     send(relay)
+    for _ in range(100):  # a thread hears of it
+        if len(relay.carried) == 2:
+            break
+        threading.Event().wait(0.05)
     assert len(relay.carried) == 2
