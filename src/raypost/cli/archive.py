@@ -73,7 +73,7 @@ def study_list(
         )
         for one in found
     ]
-    columns = ("key", "from", "patient", "number", "date", "description", "instances", "stored", "")
+    columns = ("key", "from", "patient", "number", "date", "description", "instances", "stored", "remark")
     answer(as_json, found, lambda: show_table(columns, rows, "There are no studies yet."))
 
 

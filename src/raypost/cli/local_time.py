@@ -15,6 +15,11 @@ def local_text(instant: str | datetime | None, zone: tzinfo, *, absent: str = ""
     return absent if instant is None else f"{_local(instant, zone):%Y-%m-%d %H:%M:%S %Z}"
 
 
+def minute_text(instant: str | datetime, zone: tzinfo) -> str:
+    """Write an instant to the minute, for lists: 2026-11-24 04:00."""
+    return f"{_local(instant, zone):%Y-%m-%d %H:%M}"
+
+
 def day_text(instant: str | datetime, zone: tzinfo) -> str:
     """Write the day alone: 2026-11-24."""
     return f"{_local(instant, zone):%Y-%m-%d}"

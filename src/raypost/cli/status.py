@@ -77,7 +77,7 @@ def _show(found: Mapping[str, Any], now: datetime) -> None:
     )
     console.print()
     show_table(
-        ("scanner", "host", "last image", ""),
+        ("scanner", "host", "last image", "remark"),
         [
             (one["ae_title"], one["host"], _ago(one["last_image_at"], now), SILENT if one["silent"] else "")
             for one in found["scanners"]
@@ -89,10 +89,10 @@ def _show(found: Mapping[str, Any], now: datetime) -> None:
 
 
 def _transfers(count_open: int, count_told: int) -> str:
-    first = f"{count_open or 'no'} transfer{' is' if count_open == 1 else 's are'} open"
+    first = f"{count_open or 'No'} transfer{' is' if count_open == 1 else 's are'} open."
     if not count_told:
         return first
-    return f"{first}; of {count_told} a person was told that nothing moves: `raypost transfer list`"
+    return f"{first} Of {count_told} a person was told that nothing moves: `raypost transfer list` says whom to call."
 
 
 def _ago(instant: str | None, now: datetime) -> str:
@@ -105,4 +105,5 @@ def _ago(instant: str | None, now: datetime) -> str:
 def _clock(one: Mapping[str, Any]) -> str:
     if one["clock_offset_s"] is None:
         return "not compared"
-    return f"{one['clock_offset_s']:+.1f} s ± {one['clock_uncertainty_s'] or 0.0:.1f} s"
+    offset_s = round(one["clock_offset_s"], 1) + 0.0  # never -0.0
+    return f"{offset_s:+.1f} s ± {one['clock_uncertainty_s'] or 0.0:.1f} s"

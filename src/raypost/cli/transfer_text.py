@@ -29,8 +29,8 @@ STATE_WORDS = {
 """States that say more to a person than their name; the others read as they are called."""
 STUCK = frozenset({"announced", "streaming", "closed", "expected", "arriving"})
 """Open states: when a person was told that nothing moves, that is what is read first."""
-NARROW = 100
-"""Columns below which messages are written below each other."""
+NARROW = 90
+"""Columns that a table of messages needs beside what the relays said; with less each message is a sentence."""
 STYLES = {"alarm": "bold red", "notice": "bold"}
 MARKS = {"alarm": "ALARM: "}
 """An alarm stands out without colours, too."""
@@ -146,7 +146,7 @@ def _announced(said: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("sex", said["sex"]),
         ("order", said["accession_number"]),
         ("study", what),
-        ("images then", said["instances"]),
+        ("images", f"{said['instances']} when it was written"),
     ]
 
 
@@ -174,30 +174,33 @@ def _show_story(found: Mapping[str, Any], zone: tzinfo) -> None:
 
 
 def _show_messages(messages: list[dict[str, Any]], zone: tzinfo) -> None:
-    if console.width >= NARROW or not messages:
-        columns = ("way", "message", "state", "attempt", "size", "relay", "queued", "accepted", "filed", "said")
+    said_length_max = max((len(one["said"]) for one in messages), default=0)
+    if console.width >= NARROW + said_length_max or not messages:
+        columns = ("message", "way", "state", "attempt", "size", "relay", "queued", "accepted", "filed", "said")
         show_table(columns, [_message(one, zone) for one in messages], "No messages yet.")
         return
+    facts: list[tuple[str, object]] = []
     for one in messages:
-        way, message, state, attempt, size, relay, queued, accepted, filed, said = _message(one, zone)
-        times = {"queued": queued, "accepted": accepted, "filed": filed}
+        message, way, state, attempt, size, relay, queued, accepted, filed, said = _message(one, zone)
         words = [
+            state,
             size,
             f"by {relay}" if relay else "",
             f"attempt {attempt}" if one["attempt"] > 1 else "",
-            *(f"{name} {at}" for name, at in times.items() if at),
+            *(f"{name} {at}" for name, at in (("queued", queued), ("accepted", accepted), ("filed", filed)) if at),
             f"said: {said}" if said else "",
         ]
-        show_facts([(f"{message} {way}", state), ("", ", ".join(word for word in words if word))])
+        facts.append((f"{message} {way}", ", ".join(word for word in words if word)))
+    show_facts(facts)
 
 
 def _message(one: Mapping[str, Any], zone: tzinfo) -> tuple[str, ...]:
     return (
-        one["direction"],
         f"{one['kind']} {one['number']}",
+        one["direction"],
         one["state"],
         str(one["attempt"] or ""),
-        bytes_text(one["size_bytes"]),
+        bytes_text(one["size_bytes"] or None),
         one["relay"],
         clock_text(one["queued_at"], zone),
         clock_text(one["accepted_at"], zone),

@@ -9,7 +9,7 @@ import typer
 from raypost.archive import damage, search, transfers
 from raypost.archive.rearm import order_again
 from raypost.cli import sending, transfer_text
-from raypost.cli.local_time import local_text
+from raypost.cli.local_time import minute_text
 from raypost.cli.output import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -58,7 +58,7 @@ def transfer_list(
             one["priority"] + (" test" if one["test"] else ""),
             transfer_text.state_words(one, goes_to.get(one["transfer_key"], "")),
             transfer_text.filed_words(one),
-            local_text(one["opened_at"], settings.zone),
+            minute_text(one["opened_at"], settings.zone),
         )
         for one in found
     ]

@@ -7,9 +7,10 @@ import re
 from datetime import UTC, datetime
 
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from raypost.archive import contacts, partners
+from raypost.archive import contacts, partners, scanners
 from raypost.cli import output
 from raypost.cli.app import app
 from raypost.node.setup import Template
@@ -80,6 +81,13 @@ def width(request, monkeypatch) -> int:
 def send_head(site, head, called: str = "LUDWIGSHAFEN_N") -> None:
     for file in head:
         assert site.receive(file, called) == 0
+
+
+def compare_clocks(here: Seat, there: Seat, postman) -> None:
+    for _ in range(2):
+        greet(here.site, postman)
+        greet(there.site, postman)
+        here.site.clock.pass_time(301)
 
 
 def deliver(here: Seat, postman, head) -> None:
@@ -165,7 +173,7 @@ def test_unconfirmed_says_whom_to_call(here, there, postman, head, width) -> Non
     postman.run()
     postman.pass_time(300)
     assert "closed, nothing moves: call ludwigshafen" in here.read("transfer", "show", here.key())
-    assert "1 transfer is open; of 1 a person was told" in here.read("status")
+    assert "1 transfer is open. Of 1 a person was told" in here.read("status")
     postman.pass_time(6 * 3600)
     (one,) = here.ask("transfer", "list")
     assert one["state"] == "unconfirmed" and one["told_at"]
@@ -237,6 +245,9 @@ def test_who_cannot_be_told_is_to_be_called(here, there, postman, head, neustadt
         row.capabilities = {"kinds": ["parcel", "manifest", "receipt"]}
     said = here.read("study", "correct", here.study(), "--patient-id", "4711", "--why", "mistyped")
     assert "does not know corrections: call ludwigshafen" in said and "is told" not in said
+    corrected = here.ask("study", "correct", here.study(), "--patient-id", "4712", "--why", "mistyped")
+    assert corrected["partners_not_told"] == ["ludwigshafen"] and corrected["partners_told"] == []
+    check_shape("study correct", corrected)
     said = here.read("transfer", "recall", here.key(), "--why", "wrong patient")
     assert "does not know recalls: call ludwigshafen" in said and "is told" not in said
 
@@ -273,6 +284,7 @@ def test_a_rule_for_a_silent_centre(here, mannheim) -> None:
 
 
 def test_an_export_holds_everything_but_the_patient(here, there, postman, head) -> None:
+    compare_clocks(here, there, postman)
     deliver(here, postman, head)
     file = here.site.folder / "story.json"
     told = here.ask("transfer", "export", here.key(), file)
@@ -281,6 +293,8 @@ def test_an_export_holds_everything_but_the_patient(here, there, postman, head) 
     held = json.loads(file.read_text())
     check_shape("transfer export FILE", held)
     assert held["events_left_out"] == 0 and held["partner_times"]["first_arrival_at"]
+    assert held["partner_clock"]["uncertainty_s"] is not None
+    assert {one["uncertainty_s"] is None for one in held["story"]} == {True, False}
     text = file.read_text()
     for row in here.site.rows("select patient_name, patient_id, birth_date from rp_patient"):
         assert not any(word in text for word in row)
@@ -293,19 +307,19 @@ def test_an_export_holds_everything_but_the_patient(here, there, postman, head) 
 
 
 def test_status_at_a_glance(here, there, postman, head, width) -> None:
+    with here.site.archive.database.transaction() as tx:
+        scanners.note_image(tx, "CT1", "127.0.0.1", here.site.clock.now())
+        tx.execute(sa.text("update rp_relay set size_max_bytes = 10000000, rate_bytes_per_s = 250000.0"))
     check_shape("status", here.ask("status"))
     text = here.read("status")
-    assert "unknown, no hello yet" in text and "never" in text and "no transfers are open" in text
-    for _ in range(2):
-        greet(here.site, postman)
-        greet(there.site, postman)
-        here.site.clock.pass_time(301)
+    assert "unknown, no hello yet" in text and "never" in text and "No transfers are open." in text
+    compare_clocks(here, there, postman)
     deliver(here, postman, head)
     found = here.ask("status")
     check_shape("status", found)
     assert found["partners"][0]["state"] == "fresh" and found["partners"][0]["clock_uncertainty_s"] is not None
     text = here.say("status")
-    assert "well" in text and "±" in text and "ago" in text
+    assert "well" in text and "±" in text and "ago" in text and "CT1" in text and "250 kB/s" in text
     assert max(map(len, text.splitlines())) <= width
 
 
