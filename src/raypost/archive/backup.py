@@ -12,6 +12,7 @@ from raypost.archive.tables import (
     CollectedRow,
     ContactRow,
     EventRow,
+    ListedParcelRow,
     MessageRow,
     ParcelEntryRow,
     RestoreRow,
@@ -50,6 +51,7 @@ def note_restored(tx: Transaction, backup_at: datetime, now: datetime, *, damage
     tx.execute(sa.update(MessageRow).where(MessageRow.state == "sending").values(state="queued", slot=None, due=now))
     # Were they known, the collector would delete them at the relay, where they may still be.
     tx.execute(sa.delete(CollectedRow).where(CollectedRow.state == "fetched"))
+    tx.execute(sa.delete(ListedParcelRow))
     _forget_slices(tx)
     tx.execute(sa.update(TransferRow).where(TransferRow.due > now).values(due=now))
     tx.add(RestoreRow(backup_at=backup_at, restored_at=now))

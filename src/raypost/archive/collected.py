@@ -69,9 +69,20 @@ def partner_addresses(tx: Transaction) -> frozenset[str]:
 
 
 def note_fetched(
-    tx: Transaction, place: MailPlace, *, mail_file: str, size_bytes: int, rank: int, now: datetime
+    tx: Transaction,
+    place: MailPlace,
+    *,
+    mail_file: str,
+    size_bytes: int,
+    rank: int,
+    now: datetime,
+    parcel: tuple[str, int] | None = None,
 ) -> int | None:
-    """Note a stored mail and queue its opening; None when it was noted before."""
+    """Note a stored mail and queue its opening; None when it was noted before.
+
+    Args:
+        parcel: Token and number of a parcel, as they stand outside.
+    """
     row = tx.execute(
         insert(CollectedRow)
         .values(
@@ -82,6 +93,8 @@ def note_fetched(
             state="fetched",
             mail_file=mail_file,
             size_bytes=size_bytes,
+            token=parcel[0] if parcel else "",
+            token_number=parcel[1] if parcel else 0,
             priority_rank=rank,
             fetched_at=now,
             due=now + LOOK_AGAIN,

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from raypost.archive import partners
+from raypost.archive import listed, partners
 from raypost.archive.damage import IS_LEFT_OUT
 from raypost.archive.database import Transaction
 from raypost.archive.packing import PlannedMessage, parcel_counts
@@ -190,6 +190,7 @@ def _receipt(tx: Transaction, transfer: TransferRow, head: Head) -> Receipt:
         refused=frozenset(by_state["refused"]),
         heard=heard_notes(tx, transfer.id),
         asks=bool((body or {}).get("asks")),
+        seen=listed.parcels_seen(tx, transfer, head.written_at),
         first_arrival_at=transfer.opened_at,
         last_filed_at=last_filed_at,
     )

@@ -10,8 +10,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from raypost.archive.database import Transaction
 from raypost.archive.tables import ContactRow
+from raypost.transfer import pacing
 
-ROUND_TRIP_WEIGHT = 0.25
 HEARD_EVERY = timedelta(seconds=5)
 
 
@@ -24,21 +24,39 @@ def row_of(tx: Transaction, site_id: int) -> ContactRow:
 
 def kinds_known(tx: Transaction, site_id: int) -> tuple[str, ...] | None:
     """Return which kinds of messages a partner said it understands; None while it said nothing."""
-    found = tx.scalar(sa.select(ContactRow.capabilities).where(ContactRow.site_id == site_id))
-    kinds = found.get("kinds") if found else None
+    kinds = _capability(tx, site_id, "kinds")
     return None if kinds is None else tuple(kinds)
 
 
 def round_trip_s(tx: Transaction, site_id: int) -> float | None:
-    """Return the smoothed time from "the relay took it" to the receipt that names it; None before the first."""
+    """Return the smoothed time from "the relay took it" to the receipt that speaks of it; None before the first."""
     return tx.scalar(sa.select(ContactRow.round_trip_s).where(ContactRow.site_id == site_id))
 
 
 def note_round_trip(tx: Transaction, site_id: int, seconds: float) -> None:
     """Take in one measured round trip."""
     row = row_of(tx, site_id)
-    before = row.round_trip_s
-    row.round_trip_s = seconds if before is None else before + ROUND_TRIP_WEIGHT * (seconds - before)
+    row.round_trip_s = pacing.smoothed_round_trip_s(row.round_trip_s, seconds)
+
+
+def path_bytes_per_s(tx: Transaction, site_id: int) -> float | None:
+    """Return what the partner's line carries when it fetches mails, by its hello; None while it said nothing of it."""
+    return float(_capability(tx, site_id, "fetch_rate") or 0) or None
+
+
+def mail_size_max_bytes(tx: Transaction, site_id: int) -> int | None:
+    """Return the largest mail that the partner fetches, by its hello; None while it said nothing of it."""
+    return int(_capability(tx, site_id, "mail_size_max") or 0) or None
+
+
+def _capability(tx: Transaction, site_id: int, name: str) -> Any:
+    found = tx.scalar(sa.select(ContactRow.capabilities).where(ContactRow.site_id == site_id))
+    return (found or {}).get(name)
+
+
+def restores_heard(tx: Transaction, site_id: int) -> int:
+    """Return of how many restores from a backup the partner's hellos told."""
+    return tx.scalar(sa.select(ContactRow.restores_heard).where(ContactRow.site_id == site_id)) or 0
 
 
 def clock_of(tx: Transaction, site_id: int | None) -> tuple[float | None, float | None]:

@@ -6,11 +6,11 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from raypost.archive import contacts, relays, rerouting
+from raypost.archive import contacts, listed, relays, rerouting
 from raypost.archive.database import Transaction
-from raypost.archive.planning import BULK, IN_HAND, OUT, unheard_notes
+from raypost.archive.planning import BULK, IN_HAND, OUT, UNHEARD_FROM, unheard_notes, went_by_all
 from raypost.archive.tables import CaseRow, MessageRow, TransferItemRow, TransferRow
-from raypost.model.transfer import MessageKind, Priority
+from raypost.model.transfer import Priority
 from raypost.transfer import receipts
 from raypost.transfer.failover import RelayState
 from raypost.transfer.receiver import ReceiverFacts, ReceiverState
@@ -40,6 +40,7 @@ def sender_facts(tx: Transaction, transfer: TransferRow, now: datetime) -> Sende
         items_waiting=waiting,
         in_hand=it.in_hand,
         unconfirmed=it.unconfirmed,
+        seen=it.seen,
         refused=it.refused,
         parcels=it.parcels,
         has_manifest=it.manifests > 0,
@@ -49,7 +50,7 @@ def sender_facts(tx: Transaction, transfer: TransferRow, now: datetime) -> Sende
         unheard_since_s=min(unheard_since.timestamp(), now_s) if unheard_since else None,
         notes=unheard_notes(tx, transfer),
         round_trip_s=contacts.round_trip_s(tx, transfer.partner_id) if is_open else None,
-        relays_usable=len(usable),
+        relays_usable=len({one.name for one in usable} | unheard_by),
         switches=transfer.switches,
         switched_s=min(transfer.switched_at.timestamp(), now_s) if transfer.switched_at else None,
         is_told=transfer.told_at is not None,
@@ -63,10 +64,10 @@ def _unheard(tx: Transaction, transfer: TransferRow, relay_count: int) -> tuple[
 
     What went by all relays at once proves nothing about one of them.
     """
-    chosen = [MessageRow.transfer_id == transfer.id, OUT, MessageRow.state == "accepted", _BULK]
-    if relay_count > 1 and transfer.priority == Priority.EMERGENCY.value:
-        chosen += [MessageRow.kind == MessageKind.PARCEL.value, MessageRow.number > 1]
-    rows = tx.execute(sa.select(MessageRow.relay, sa.func.min(MessageRow.accepted_at)).where(*chosen).group_by("relay"))
+    chosen = [MessageRow.transfer_id == transfer.id, OUT, MessageRow.state == "accepted", _BULK, ~MessageRow.is_seen]
+    if relay_count > 1:
+        chosen.append(~went_by_all())
+    rows = tx.execute(sa.select(MessageRow.relay, sa.func.min(UNHEARD_FROM)).where(*chosen).group_by("relay"))
     found = {relay: at for relay, at in rows if at is not None}
     return min(found.values(), default=None), set(found)
 
@@ -74,7 +75,8 @@ def _unheard(tx: Transaction, transfer: TransferRow, relay_count: int) -> tuple[
 _BULK = MessageRow.kind.in_(BULK)
 _OUT_COUNTS = sa.select(
     sa.func.count().filter(_BULK, MessageRow.state.in_(IN_HAND)).label("in_hand"),
-    sa.func.count().filter(_BULK, MessageRow.state == "accepted").label("unconfirmed"),
+    sa.func.count().filter(_BULK, MessageRow.state == "accepted", ~MessageRow.is_seen).label("unconfirmed"),
+    sa.func.count().filter(_BULK, MessageRow.state == "accepted", MessageRow.is_seen).label("seen"),
     sa.func.count().filter(_BULK, MessageRow.state == "refused").label("refused"),
     sa.func.coalesce(sa.func.max(MessageRow.number).filter(MessageRow.kind == "parcel"), 0).label("parcels"),
     sa.func.count().filter(MessageRow.kind == "manifest").label("manifests"),
@@ -90,7 +92,8 @@ def receiver_facts(tx: Transaction, transfer: TransferRow, now: datetime) -> Rec
     manifest = None
     if transfer.manifest_parcels is not None:
         manifest = (transfer.manifest_parcels, (transfer.closed_at or transfer.last_arrival_at).timestamp())
-    gap_since_s = receipts.gap_since_s(arrived, frozenset(), manifest)
+    seen = listed.parcels_seen(tx, transfer, now)
+    gap_since_s = receipts.gap_since_s(arrived, seen, manifest)
     return ReceiverFacts(
         state=ReceiverState(transfer.state),
         seed=transfer.transfer_key,

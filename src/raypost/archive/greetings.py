@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from raypost import __version__
-from raypost.archive import contacts, events, planning
+from raypost.archive import contacts, events, planning, relays
 from raypost.archive.database import Transaction
 from raypost.archive.tables import ContactRow, MessageRow, PartnerRow, RestoreRow, SiteRow, TransferRow
 from raypost.model.audit import EventKind, Level
@@ -19,14 +19,12 @@ from raypost.transfer import hello
 from raypost.transfer.control import Echo, Head, Hello
 from raypost.transfer.hello import ContactEvent, ContactFacts, ContactState, ContactStep
 from raypost.transfer.limits import Limits
-from raypost.transfer.sender import SenderEvent, SenderState, fire
+from raypost.transfer.sender import Doubt, SenderEvent, SenderState, doubt_after_restore, fire
 from raypost.transfer.wire import VERSION
 
 LOOK_AGAIN = timedelta(seconds=60)
 KEEP_BETTER_CLOCK = timedelta(minutes=30)
 """A surer reading of a partner's clock is kept for so long."""
-RESTORED_MARGIN = timedelta(minutes=10)
-"""Of the backup's instant, as clocks differ: what was receipted a little before it is looked at, too."""
 HELLOS_KEPT = timedelta(days=1)
 OPEN_WORDS = ("announced", "streaming", "closed", "expected", "arriving")
 
@@ -118,7 +116,7 @@ def compose(
     """
     row = contacts.row_of(tx, partner.site_id)
     restores = tx.scalar(sa.select(sa.func.count()).select_from(RestoreRow)) or 0
-    number = max(row.hellos_written, restores * planning.NUMBERS_A_RESTORE) + 1
+    number = max(row.hellos_written, restores * hello.NUMBERS_A_RESTORE) + 1
     row.hellos_written, row.written_at = number, now
     echo = None
     if row.heard_at is not None and row.heard_written_at is not None and row.heard_number:
@@ -142,6 +140,7 @@ def compose(
         limits.hello.interval_emergency_s if is_emergency else limits.hello.interval_s,
         echo,
         tx.scalar(sa.select(RestoreRow.backup_at).order_by(RestoreRow.id.desc()).limit(1)),
+        relays.fetch_rate_bytes_per_s(tx),
     )
     return Greeting(number, message)
 
@@ -196,7 +195,7 @@ def note_queued(
     events.record(tx, now, EventKind.HELLO_SENT, site_id=partner.site_id, number=number, relay=relay)
 
 
-def take_hello(tx: Transaction, partner: Partner, message: Hello, now: datetime) -> list[int]:
+def take_hello(tx: Transaction, partner: Partner, message: Hello, limits: Limits, now: datetime) -> list[int]:
     """Take in a partner's sign of life; return our transfers that must be looked at, as it was restored from a backup.
 
     A number that was heard is a double, by another relay or replayed: it is a sign of nothing.
@@ -212,6 +211,7 @@ def take_hello(tx: Transaction, partner: Partner, message: Hello, now: datetime)
         "kinds": list(message.kinds),
         "mail_size_max": message.mail_size_max_bytes,
         "interval_s": message.interval_s,
+        "fetch_rate": message.fetch_bytes_per_s or (row.capabilities or {}).get("fetch_rate", 0),
     }
     if row.state == ContactState.SILENT.value:
         events.record(tx, now, EventKind.PARTNER_HEARD_AGAIN, level=Level.NOTICE, site_id=partner.site_id)
@@ -226,7 +226,7 @@ def take_hello(tx: Transaction, partner: Partner, message: Hello, now: datetime)
         clock_offset_s=row.clock_offset_s,
         clock_uncertainty_s=row.clock_uncertainty_s,
     )
-    return _after_restore(tx, row, message, now)
+    return _after_restore(tx, row, message, limits, now)
 
 
 def _note_clock(row: ContactRow, message: Hello, now: datetime) -> None:
@@ -247,32 +247,42 @@ def _note_clock(row: ContactRow, message: Hello, now: datetime) -> None:
         row.measured_at = now
 
 
-def _after_restore(tx: Transaction, row: ContactRow, message: Hello, now: datetime) -> list[int]:
-    """Ask again about what the partner receipted after the backup it was restored from: it does not have it any more.
+def _after_restore(tx: Transaction, row: ContactRow, message: Hello, limits: Limits, now: datetime) -> list[int]:
+    """Offer again what the partner receipted after the backup it was restored from: it does not have it any more.
 
-    Only the manifest goes at first: the partner's receipt then names what is missing.
+    Only the manifest goes at first: the partner's receipt then names what is missing. A recall is said again.
     """
     restored_from = message.restored_from
     if restored_from is None or row.restored_at == restored_from:
         return []
-    row.restored_at = restored_from
-    since = restored_from - RESTORED_MARGIN - timedelta(seconds=abs(row.clock_offset_s or 0.0))
-    found = tx.scalars(
+    row.restored_at, row.restores_heard = restored_from, row.restores_heard + 1
+    clock = None
+    if row.clock_offset_s is not None and row.clock_uncertainty_s is not None:
+        clock = hello.ClockReading(row.clock_offset_s, row.clock_uncertainty_s)
+    since_s = hello.lost_since_s(restored_from.timestamp(), clock, limits.hello)
+    ended = tx.scalars(
         sa.select(TransferRow)
         .where(
             TransferRow.partner_id == row.site_id,
             TransferRow.direction == "out",
-            TransferRow.state.in_((SenderState.DELIVERED.value, SenderState.UNCONFIRMED.value)),
-            TransferRow.finished_at >= since,
+            TransferRow.state.in_((SenderState.DELIVERED.value, SenderState.RECALLED.value)),
+            TransferRow.last_receipt_at >= datetime.fromtimestamp(max(since_s, 0.0), UTC),
         )
         .order_by(TransferRow.id)
         .with_for_update(key_share=True)
     ).all()
-    for transfer in found:
-        transfer.state = fire(SenderState(transfer.state), SenderEvent.ORDERED_AGAIN).value
-        transfer.rounds, transfer.patience_from, transfer.progress_at = 0, now, now
-        transfer.finished_at, transfer.told_at = None, None
-        planning.send_again(tx, transfer, now, states=("filed", "accepted", "refused"), kinds=("manifest",))
+    found = []
+    for transfer in ended:
+        receipted_s = transfer.last_receipt_at.timestamp() if transfer.last_receipt_at else None
+        doubt = doubt_after_restore(SenderState(transfer.state), receipted_s, since_s)
+        if doubt is None:
+            continue
+        found.append(transfer)
+        if doubt is Doubt.MANIFEST:
+            transfer.state = fire(SenderState(transfer.state), SenderEvent.ORDERED_AGAIN).value
+            transfer.rounds, transfer.patience_from, transfer.progress_at = 0, now, now
+            transfer.finished_at, transfer.told_at = None, None
+        planning.send_again(tx, transfer, now, states=("filed", "accepted", "refused"), kinds=(doubt.value,))
         events.record(
             tx,
             now,

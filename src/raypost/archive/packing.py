@@ -9,9 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from raypost.archive import contacts
 from raypost.archive.database import Transaction
-from raypost.archive.planning import BULK, IN_HAND, LOOK_AGAIN, OUT, REFUSED_BY, add_message
-from raypost.archive.tables import CaseRow, ContactRow, MessageRow, ParcelEntryRow, TransferItemRow, TransferRow
+from raypost.archive.planning import BULK, IN_HAND, LOOK_AGAIN, OUT, REFUSED_BY, UNHEARD_FROM, add_message
+from raypost.archive.tables import CaseRow, MessageRow, ParcelEntryRow, TransferItemRow, TransferRow
 from raypost.model.manifest import ManifestEntry, ParcelEntry
 from raypost.model.transfer import MessageKind
 from raypost.transfer import pacing
@@ -58,7 +59,7 @@ def plan_parcels(
     Args:
         link_bytes_per_s: What our link to the relay was measured to carry; the partner's counts beside it.
     """
-    path_bytes_per_s = _path_bytes_per_s(tx, transfer.partner_id)
+    path_bytes_per_s = contacts.path_bytes_per_s(tx, transfer.partner_id)
     rates = [one for one in (link_bytes_per_s, path_bytes_per_s) if one]
     planned = 0
     while planned < limits.in_hand_max:
@@ -89,8 +90,11 @@ def plan_parcels(
             path_bytes_per_s=path_bytes_per_s,
         ):
             break
-        message_row = add_message(tx, transfer, MessageKind.PARCEL, before + 1, now)
-        _fill(tx, message_row, rows, pacing.fill_parcel(waiting, size_max_bytes, limits.instances_max))
+        entries = pacing.fill_parcel(waiting, size_max_bytes, limits.instances_max)
+        ranks = {row.sha256: row.reading_rank for row in rows}
+        first_read = min(ranks[entry.instance.sha256] for entry in entries)
+        message_row = add_message(tx, transfer, MessageKind.PARCEL, before + 1, now, reading_rank=first_read)
+        _fill(tx, message_row, rows, entries)
         planned += 1
     return planned
 
@@ -113,22 +117,15 @@ def _fill(tx: Transaction, message_row: int, rows: Sequence[TransferItemRow], en
     tx.flush()
 
 
-def _path_bytes_per_s(tx: Transaction, site_id: int) -> float | None:
-    """Return what the partner's line carries, by its hello; None while it said nothing of it."""
-    said = tx.scalar(sa.select(ContactRow.capabilities).where(ContactRow.site_id == site_id)) or {}
-    return float(said.get("fetch_rate") or 0) or None
-
-
 def _under_way_bytes(tx: Transaction, transfer_id: int, limits: PacingLimits, now: datetime) -> int:
-    """Return how much of a transfer is in hand, or was taken by the relay a moment ago and is not confirmed."""
+    """Return how much of a transfer is in hand, seen by the partner, or was taken by the relay a moment ago."""
     carried = (
         sa.select(sa.func.coalesce(sa.func.sum(ParcelEntryRow.length_bytes), 0) * 11 / 8)
         .where(ParcelEntryRow.message_id == MessageRow.id)
         .scalar_subquery()
     )
-    is_recent = sa.and_(
-        MessageRow.state == "accepted", MessageRow.accepted_at > now - timedelta(seconds=limits.unheard_s)
-    )
+    lately = now - timedelta(seconds=limits.unheard_s)
+    is_recent = sa.and_(MessageRow.state == "accepted", sa.or_(MessageRow.is_seen, UNHEARD_FROM > lately))
     query = sa.select(sa.func.sum(sa.case((MessageRow.size_bytes > 0, MessageRow.size_bytes), else_=carried))).where(
         MessageRow.transfer_id == transfer_id,
         OUT,

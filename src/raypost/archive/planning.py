@@ -7,20 +7,18 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
 
 from raypost.archive import contacts, relays
 from raypost.archive.database import Transaction
 from raypost.archive.queue import enqueue
 from raypost.archive.tables import MessageRow, RestoreRow, TransferRow
 from raypost.model.transfer import MessageKind, Priority
-from raypost.transfer import failover, hello
+from raypost.transfer import failover, hello, pacing
 from raypost.transfer.notes import NOTES, Note, NoteLimits, note_due_s
 
 LOOK_AGAIN = timedelta(seconds=2)
 """A planned message that no job packed after so long is asked for again by the sweep."""
-NUMBERS_A_RESTORE = 1_000
-"""After a restore from a backup numbers go on so much higher: those given after the backup are never used twice."""
-
 BULK = (MessageKind.PARCEL.value, MessageKind.MANIFEST.value)
 NOTE_WORDS = tuple(sorted(kind.value for kind in NOTES))
 IN_HAND = ("planned", "queued", "sending")
@@ -29,6 +27,8 @@ REFUSED_BY = "refused_by"
 """In a message's body: which relays refused it for good."""
 OUT = sa.and_(MessageRow.direction == "out", MessageRow.copy == 0)
 """The messages themselves, without their copies for other relays."""
+UNHEARD_FROM = sa.func.greatest(MessageRow.accepted_at, MessageRow.unseen_at)
+"""Since when nothing was heard of a message that the relay took: one that was seen and is not any more begins anew."""
 
 
 def add_message(
@@ -40,10 +40,14 @@ def add_message(
     body: dict[str, Any] | None = None,
     *,
     by_all: bool = False,
+    reading_rank: int = 0,
 ) -> int:
     """Plan an outgoing message once; return its number in the table, or of the one that was there.
 
     What an emergency waits for is planned once more for each further relay of the partner.
+
+    Args:
+        reading_rank: Of a parcel: the lowest among its instances, 0 for what is read first.
     """
     priority = Priority(transfer.priority)
     by_relays: list[str] = []
@@ -61,8 +65,7 @@ def add_message(
             "state": "planned",
             "planned_at": now,
             "body": body,
-            # What is small and telling goes before the bulk.
-            "priority_rank": priority.rank if kind is MessageKind.PARCEL else priority.rank + 1,
+            "priority_rank": pacing.message_rank(kind, priority, reading_rank),
         }
         for copy in range(max(1, len(by_relays)))
     ]
@@ -94,7 +97,7 @@ def next_number(tx: Transaction, transfer: TransferRow, kind: MessageKind) -> in
         )
     )
     restores = tx.scalar(sa.select(sa.func.count()).select_from(RestoreRow)) or 0
-    return max(int(last or 0), restores * NUMBERS_A_RESTORE) + 1
+    return max(int(last or 0), restores * hello.NUMBERS_A_RESTORE) + 1
 
 
 def wake_pack(tx: Transaction, transfer: TransferRow) -> None:
@@ -114,8 +117,9 @@ def send_again(
 ) -> int:
     """Plan parcels and manifest once more; return how many.
 
-    All in these states, or only the parcels with these numbers; by another relay than before, where there is one. What
-    relays refused for good, and what was given up with the transfer, only goes again with `states` that name "refused".
+    All in these states, but what the partner saw, or only the parcels with these numbers; by another relay than before,
+    where there is one. What relays refused for good, what was given up with the transfer, and what the partner saw only
+    goes again with `states` that name "refused".
     """
     is_ordered = "refused" in states
     chosen = [MessageRow.transfer_id == transfer.id, OUT, MessageRow.kind.in_(kinds)]
@@ -124,6 +128,8 @@ def send_again(
     chosen.append(sa.or_(in_states, is_cancelled) if is_ordered else in_states)
     if numbers is not None:
         chosen += [MessageRow.kind == MessageKind.PARCEL.value, MessageRow.number.in_(numbers)]
+    elif not is_ordered:
+        chosen.append(~MessageRow.is_seen)
     return plan_again(tx, transfer, chosen, now, forgets_refusals=is_ordered)
 
 
@@ -172,11 +178,28 @@ def _note(row: MessageRow, transfer: TransferRow) -> Note:
 
 
 def move_unheard(tx: Transaction, transfer: TransferRow, now: datetime) -> set[str]:
-    """Plan what a relay took and nobody confirmed once more, for another relay; return which relays that were."""
+    """Plan what a relay took and nobody speaks of once more, for another relay; return which relays that were.
+
+    What went by all relays at once has nowhere else to go.
+    """
     chosen = [MessageRow.transfer_id == transfer.id, OUT, MessageRow.state == "accepted", MessageRow.kind.in_(BULK)]
+    chosen += [~MessageRow.is_seen, ~went_by_all()]
     names = set(tx.scalars(sa.select(MessageRow.relay).where(*chosen).distinct()))
     plan_again(tx, transfer, chosen, now)
     return names - {""}
+
+
+def went_by_all() -> sa.ColumnElement[bool]:
+    """Say of a message whether copies of it went by other relays at the same time."""
+    copy = aliased(MessageRow)
+    return sa.exists().where(
+        copy.transfer_id == MessageRow.transfer_id,
+        copy.direction == "out",
+        copy.kind == MessageRow.kind,
+        copy.number == MessageRow.number,
+        copy.copy > 0,
+        copy.accepted_at >= MessageRow.planned_at,  # not by an earlier attempt
+    )
 
 
 def plan_again(
@@ -200,6 +223,8 @@ def plan_again(
         "due": None,
         "message_file": "",
         "planned_at": now,
+        "is_seen": False,
+        "unseen_at": None,
     }
     if not keeps_tries:
         values["tries"] = 0

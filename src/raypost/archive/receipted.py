@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from statistics import fmean
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -13,7 +14,7 @@ from raypost.archive.planning import NOTE_WORDS, OUT
 from raypost.archive.tables import MessageRow, TransferItemRow, TransferRow
 from raypost.model.audit import EventKind, Level
 from raypost.model.transfer import MessageKind, MessageState
-from raypost.transfer import receipts
+from raypost.transfer import hello, receipts
 from raypost.transfer.control import Numbers, Receipt
 from raypost.transfer.receipts import ReceiptNews
 from raypost.transfer.sender import SenderEvent, SenderState, fire
@@ -48,16 +49,27 @@ def take_receipt(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: 
     Returns:
         Names of sealed files in the spool that need not be sent any more, to be discarded after the commit.
     """
-    if not note_known(tx, transfer, MessageKind.RECEIPT, receipt.head.number, now):
-        events.record(tx, now, EventKind.DUPLICATE, transfer=transfer, number=receipt.head.number, message="receipt")
+    number = receipt.head.number
+    if not note_known(tx, transfer, MessageKind.RECEIPT, number, now):
+        events.record(tx, now, EventKind.DUPLICATE, transfer=transfer, number=number, message="receipt")
         return []
-    news = receipts.read_receipt(receipt, parcels=_parcels(tx, transfer), notes=_notes(tx, transfer))
+    if hello.is_of_before_restore(number, contacts.restores_heard(tx, transfer.partner_id)):
+        events.record(tx, now, EventKind.RECEIPT_OUTDATED, transfer=transfer, number=number)
+        return []
+    news = receipts.read_receipt(
+        receipt,
+        parcels=_parcels(tx, transfer),
+        notes=_notes(tx, transfer),
+        seen_before=transfer.parcels_seen,
+        just_sent=_just_sent(tx, transfer, now),
+    )
+    _note_seen(tx, transfer, news, now, is_latest=number > transfer.receipts)
     needless = _confirm(tx, transfer, news, now)
     needless += note_heard(tx, transfer, _by_kind(news), now)
     if news.is_progress:
         transfer.patience_from, transfer.rounds, transfer.progress_at = now, 0, now
         transfer.told_at, transfer.switches = None, 0
-    transfer.last_receipt_at, transfer.receipts = now, max(transfer.receipts, receipt.head.number)
+    transfer.last_receipt_at, transfer.receipts = now, max(transfer.receipts, number)
     transfer.instances_there = max(transfer.instances_there, receipt.instances_filed)
     _note_times(transfer, receipt, now)
     events.record(
@@ -65,13 +77,13 @@ def take_receipt(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: 
         now,
         EventKind.RECEIPTED,
         transfer=transfer,
-        number=receipt.head.number,
+        number=number,
         parcels=len(receipt.parcels_filed),
         instances=receipt.instances_filed,
         is_final=receipt.is_final,
         refused=len(receipt.refused),
     )
-    if receipt.is_final and receipt.head.number > transfer.receipts_floor:
+    if receipt.is_final and number > transfer.receipts_floor:
         needless += _take_final(tx, transfer, receipt, now)
     elif news.ask_again:
         _send_asked(tx, transfer, news, now)
@@ -96,42 +108,64 @@ def _notes(tx: Transaction, transfer: TransferRow) -> dict[tuple[MessageKind, in
     return {(MessageKind(kind), number): MessageState(state) for kind, number, state in rows}
 
 
+def _just_sent(tx: Transaction, transfer: TransferRow, now: datetime) -> list[int]:
+    """Return the parcels that the relay accepted less than a round trip ago: a receipt that asks for one crossed it."""
+    since = now - timedelta(seconds=contacts.round_trip_s(tx, transfer.partner_id) or 0.0)
+    chosen = sa.select(MessageRow.number).where(
+        MessageRow.transfer_id == transfer.id,
+        OUT,
+        MessageRow.kind == "parcel",
+        MessageRow.state == "accepted",
+        MessageRow.accepted_at > since,
+    )
+    return list(tx.scalars(chosen))
+
+
+def _note_seen(tx: Transaction, transfer: TransferRow, news: ReceiptNews, now: datetime, *, is_latest: bool) -> None:
+    """Note what the partner has or will fetch, and has not filed: it is not sent again, and its relay is well."""
+    before = frozenset() if news.confirmed else frozenset(transfer.parcels_seen)
+    if (after := sorted(news.seen | before)) != transfer.parcels_seen:
+        transfer.parcels_seen = after
+    if not is_latest:
+        return
+    mine = [MessageRow.transfer_id == transfer.id, MessageRow.direction == "out", MessageRow.kind == "parcel"]
+    mine.append(MessageRow.state == "accepted")
+    seen = MessageRow.number.in_(news.seen)
+    _learn(tx, transfer, [*mine, seen, ~MessageRow.is_seen], now)
+    tx.execute(sa.update(MessageRow).where(*mine, seen, ~MessageRow.is_seen).values(is_seen=True))
+    tx.execute(sa.update(MessageRow).where(*mine, ~seen, MessageRow.is_seen).values(is_seen=False, unseen_at=now))
+
+
+def _learn(tx: Transaction, transfer: TransferRow, chosen: list[sa.ColumnElement[bool]], now: datetime) -> None:
+    """Learn from parcels that the partner speaks of for the first time: how long that took, which relay is well."""
+    query = sa.select(
+        MessageRow.number, MessageRow.copy, MessageRow.relay, MessageRow.accepted_at, MessageRow.attempt
+    ).where(*chosen, MessageRow.accepted_at.is_not(None))
+    by_number: dict[int, set[str]] = {}
+    measured_s = []
+    for row in tx.execute(query):
+        by_number.setdefault(row.number, set()).add(row.relay)
+        if row.copy == 0 and row.attempt == 1:
+            measured_s.append((now - row.accepted_at).total_seconds())
+    if measured_s:  # one receipt is one sample, however many parcels it names
+        contacts.note_round_trip(tx, transfer.partner_id, fmean(measured_s))
+    for name in sorted({name for names in by_number.values() if len(names) == 1 for name in names} - {""}):
+        relays.proved(tx, name, now)
+
+
 def _confirm(tx: Transaction, transfer: TransferRow, news: ReceiptNews, now: datetime) -> list[str]:
     """Note what is filed at the partner, copies included; learn how long that took and by which relay."""
     if not news.confirmed:
         return []
-    chosen = sa.and_(
+    chosen = [
         MessageRow.transfer_id == transfer.id,
         MessageRow.direction == "out",
         MessageRow.kind == "parcel",
         MessageRow.number.in_(news.confirmed),
         MessageRow.state.in_(UNSENT),
-    )
-    rows = tx.execute(
-        sa.select(
-            MessageRow.number,
-            MessageRow.copy,
-            MessageRow.relay,
-            MessageRow.accepted_at,
-            MessageRow.attempt,
-            MessageRow.message_file,
-        ).where(chosen)
-    ).all()
-    by_number: dict[int, set[str]] = {}
-    for row in rows:
-        if row.accepted_at is not None:
-            by_number.setdefault(row.number, set()).add(row.relay)
-        if row.accepted_at is not None and row.copy == 0 and row.attempt == 1:
-            contacts.note_round_trip(tx, transfer.partner_id, (now - row.accepted_at).total_seconds())
-    for name in sorted({name for names in by_number.values() if len(names) == 1 for name in names} - {""}):
-        relays.proved(tx, name, now)
-    tx.execute(
-        sa.update(MessageRow)
-        .where(chosen)
-        .values(state="filed", filed_at=now, due=None, message_file="")
-        .execution_options(synchronize_session="fetch")
-    )
-    return [row.message_file for row in rows if row.message_file]
+    ]
+    _learn(tx, transfer, [*chosen, ~MessageRow.is_seen], now)
+    return _filed(tx, chosen, now)
 
 
 def _by_kind(news: ReceiptNews) -> Numbers:

@@ -198,8 +198,23 @@ def note_taken(tx: Transaction, relay: str, size_bytes: int, seconds: float, now
     row = _row(tx, relay, now)
     row.failures = 0
     if is_telling:
-        rate, before = size_bytes / seconds, row.rate_bytes_per_s
-        row.rate_bytes_per_s = rate if before is None else (1 - RATE_WEIGHT) * before + RATE_WEIGHT * rate
+        row.rate_bytes_per_s = _smoothed(row.rate_bytes_per_s, size_bytes / seconds)
+
+
+def note_given(tx: Transaction, relay: str, rate_bytes_per_s: float, now: datetime) -> None:
+    """Note how fast the relay gave a large mail, smoothed."""
+    row = _row(tx, relay, now)
+    row.fetch_rate_bytes_per_s = _smoothed(row.fetch_rate_bytes_per_s, rate_bytes_per_s)
+
+
+def fetch_rate_bytes_per_s(tx: Transaction) -> int:
+    """Return what the line carries when mails are fetched here, by the fastest relay; 0 before any large one."""
+    query = sa.select(sa.func.max(RelayRow.fetch_rate_bytes_per_s)).where(RelayRow.position.is_not(None))
+    return int(tx.scalar(query) or 0)
+
+
+def _smoothed(before: float | None, rate_bytes_per_s: float) -> float:
+    return rate_bytes_per_s if before is None else (1 - RATE_WEIGHT) * before + RATE_WEIGHT * rate_bytes_per_s
 
 
 def set_back(tx: Transaction, relay: str, limits: FailoverLimits, now: datetime) -> bool:

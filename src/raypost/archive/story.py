@@ -19,6 +19,7 @@ SENTENCES: dict[EventKind, str] = {
     EventKind.SENT: "a relay took {message} {number}",
     EventKind.VERIFIED: "{message} {number} came, signature and hashes are right",
     EventKind.FILED: "{instances} instances were filed",
+    EventKind.RECEIPT_OUTDATED: "receipt {number} is from before {partner} was restored: it does not count",
     EventKind.RECEIPTED: "receipt {number} says: {instances} instances are filed at {partner}",
     EventKind.RECEIPT_WRITTEN: "receipt {number} was written",
     EventKind.TRANSFER_OPENED: "the transfer began, {priority}",

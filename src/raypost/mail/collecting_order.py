@@ -219,6 +219,15 @@ class CollectingOrder:
         for (_, standing), held in touched.items():
             held.sort(key=partial(_order_within, standing))
 
+    def waiting_parcels(self, count_max: int) -> list[Listed]:
+        """Return parcels of partners that wait, those that are fetched first of each partner first."""
+        found: list[Listed] = []
+        for name, sender in self._senders.items():
+            if name not in (STRANGERS, NULL_SENDER):
+                parcels = [one for held in sender.waiting.values() for one in held]
+                found += [one for one in parcels if one.token is not None and one.token.kind == PARCEL_KIND][:count_max]
+        return found[:count_max]
+
     def choose(self, now: datetime) -> Chosen | None:
         """Take the next mail out of what waits; None when nothing does."""
         self._turn += 1

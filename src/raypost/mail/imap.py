@@ -95,6 +95,7 @@ class ImapMailbox:
         self.is_lost = False
         self._capabilities: frozenset[bytes] = frozenset()
         self._range_bytes = FETCH_RANGE_FIRST_BYTES
+        self.fetched_in_s = 0.0
         self._next_uid = 1
 
     def __enter__(self) -> Self:
@@ -190,13 +191,14 @@ class ImapMailbox:
             between: Called between two ranges; it may use this mailbox.
 
         Returns:
-            Its size in bytes, or None if it is no longer there.
+            Its size in bytes, or None if it is no longer there. `fetched_in_s` says how long the relay took to give it.
 
         Raises:
             BadInputError: The message is larger than allowed.
             IntegrityError: The relay gave fewer bytes than it announced.
         """
         written_bytes = announced_bytes = 0
+        self.fetched_in_s = 0.0
         with contextlib.ExitStack() as closing:
             out = None
             while True:
@@ -212,9 +214,11 @@ class ImapMailbox:
                 written_bytes += len(data)
                 if written_bytes > size_max_bytes:
                     raise BadInputError("A mail is longer than the relay announced, and than allowed.")
+                passed_s = monotonic() - begin
+                self.fetched_in_s += passed_s
                 if len(data) != range_bytes:  # shorter: the end; longer: the relay does not know ranges
                     break
-                self._adapt_range(monotonic() - begin)
+                self._adapt_range(passed_s)
                 if between is not None:
                     between()
         # Some servers announce a little less than they have; never the other way round.

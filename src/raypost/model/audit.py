@@ -27,6 +27,7 @@ class EventKind(Enum):
     VERIFIED = "verified"
     FILED = "filed"
     RECEIPTED = "receipted"
+    RECEIPT_OUTDATED = "receipt outdated"
     TRANSFER_OPENED = "transfer opened"
     TRANSFER_CLOSED = "transfer closed"
     TRANSFER_DELIVERED = "transfer delivered"
@@ -90,6 +91,7 @@ EVENT_TEXT: dict[EventKind, str] = {
     EventKind.VERIFIED: "Signature, signer, addressee and every hash were verified.",
     EventKind.FILED: "The instances of a parcel are in the archive.",
     EventKind.RECEIPTED: "The partner's signed receipt arrived.",
+    EventKind.RECEIPT_OUTDATED: "A receipt from before the partner's restore from a backup: what it names may be gone.",
     EventKind.TRANSFER_OPENED: "A transfer to or from a partner began.",
     EventKind.TRANSFER_CLOSED: "Nothing new came for a while: the manifest was written.",
     EventKind.TRANSFER_DELIVERED: "A receipt signed by the partner names every instance by hash.",

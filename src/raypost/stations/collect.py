@@ -21,9 +21,11 @@ from raypost.errors import BadInputError, IntegrityError, NotNowError, RaypostEr
 from raypost.mail.collecting_order import URGENT_SIZE_MAX_BYTES, Chosen, CollectingOrder, Listed
 from raypost.mail.imap import ImapAccount, ImapMailbox
 from raypost.mail.listing import Listing
+from raypost.mail.tokens import PARCEL_KIND
 from raypost.mail.troubles import REMEMBERED_MAX, MailNumber, Troubles
 from raypost.model.audit import EventKind
 from raypost.model.clock import Clock
+from raypost.stations.waiting import Waiting
 
 DELETE_AFTER = 8
 """So many mails are committed before they are deleted at the relay in one command."""
@@ -108,6 +110,7 @@ class Collecting:
         self._partners_at: datetime | None = None
         self._looked_at = self._begun_at = station.clock.now()
         self._mails_since_look = 0
+        self._waiting = Waiting(station.account.relay, station.archive.database)
         self._taken_at_begin = -1
         self._anew_at: datetime | None = self._begun_at
         self._fault_between: RaypostError | None = None
@@ -184,6 +187,7 @@ class Collecting:
         for one in due:
             del self._put_off[one.imap_uid]
         self._order.add(due)
+        self._waiting.note(self._order, self._mailbox, now)
 
     def _news(self) -> list[Listed]:
         return self._listing.news() if self._mailbox.look() else []
@@ -283,10 +287,18 @@ class Collecting:
     def _store(self, chosen: Chosen, place: MailPlace, file: Path, size_bytes: int) -> None:
         archive, now, one = self._station.archive, self._now(), chosen.mail
         name = archive.spool.keep(file, "mail")
+        is_parcel = one.token is not None and one.token.kind == PARCEL_KIND and not chosen.is_strangers
         with archive.database.transaction() as tx:
             fresh = collected.note_fetched(
-                tx, place, mail_file=name, size_bytes=size_bytes, rank=chosen.open_rank, now=now
+                tx,
+                place,
+                mail_file=name,
+                size_bytes=size_bytes,
+                rank=chosen.open_rank,
+                now=now,
+                parcel=(one.token.transfer_token, one.token.number) if one.token and is_parcel else None,
             )
+            self._waiting.note_fetched(tx, one, self._mailbox, size_bytes, now)
             if fresh is not None:
                 kind = one.token.kind if one.token else "other"
                 events.record(tx, now, EventKind.FETCHED, relay=place.relay, bytes=size_bytes, message=kind)

@@ -193,7 +193,7 @@ class OpenMail:
         now = self.clock.now()
         with self.archive.database.transaction() as tx:
             if collected.note_done(tx, mail.collected_id, "opened"):
-                for transfer_id in greetings.take_hello(tx, partner, message, now):
+                for transfer_id in greetings.take_hello(tx, partner, message, self.limits, now):
                     enqueue(tx, "check", once=f"check:{transfer_id}", transfer_id=transfer_id)
 
     def _transfer(self, tx: Transaction, opened: Opened) -> TransferRow:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
-from raypost.archive import composing, damage, events, moving, outbox, packing, partners, relays, transfers
+from raypost.archive import composing, contacts, damage, events, moving, outbox, packing, partners, relays, transfers
 from raypost.archive.database import Transaction
 from raypost.archive.packing import PlannedMessage
 from raypost.archive.rearm import rearm
@@ -203,9 +203,10 @@ class Pack:
     def _plan_parcels(self, tx: Transaction, transfer: TransferRow, now: datetime) -> None:
         """Plan parcels for the relay by which they will probably go: below its limit, as large as its link carries."""
         names = [name for name in moving.relay_for_parcels(tx, transfer.partner_id) if name in self.mailboxes]
+        there_bytes = contacts.mail_size_max_bytes(tx, transfer.partner_id)
         for name in names:
             limit_bytes = self.mailboxes[name].mail_size_max_bytes
-            limit_bytes = min(relays.size_max_bytes(tx, name) or limit_bytes, limit_bytes)
+            limit_bytes = min(one for one in (relays.size_max_bytes(tx, name), there_bytes, limit_bytes) if one)
             if (room := parcel_room(limit_bytes, self.pacing.instances_max)) is not None:
                 pacing = replace(self.pacing, instances_max=room.instances_max)
                 rate = relays.rate_bytes_per_s(tx, name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from raypost.archive import collected, forwards, greetings, outbox, overdue, packing, relays, transfers
+from raypost.archive import collected, forwards, greetings, listed, outbox, overdue, packing, relays, transfers
 from raypost.archive.queue import enqueue
 from raypost.archive.rearm import rearm
 from raypost.archive.site import Archive
@@ -79,5 +79,6 @@ class Settle:
         now = self.clock.now()
         with self.archive.database.transaction() as tx:
             collected.forget_old(tx, now - FORGET_AFTER)
+            listed.forget_stale(tx, now)
             named = overdue.files_in_use(tx)
         self.archive.spool.sweep_orphans(now, named)

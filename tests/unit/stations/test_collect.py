@@ -28,6 +28,7 @@ class Mailbox:
 
     def __init__(self, **mails: bytes) -> None:
         self.uid_validity = 7
+        self.fetched_in_s = 0.5
         self.mails = {int(name[1:]): (mail, None, None) for name, mail in mails.items()}
         self.next_uid = 1 + max([0, *self.mails])
         self.faults: dict[int, Exception] = {}

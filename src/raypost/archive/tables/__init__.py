@@ -9,7 +9,7 @@ looks again.
 from __future__ import annotations
 
 from raypost.archive.tables.base import Base, Xid8
-from raypost.archive.tables.mails import CollectedRow, EventRow, ForwardRow, QuarantineRow
+from raypost.archive.tables.mails import CollectedRow, EventRow, ForwardRow, ListedParcelRow, QuarantineRow
 from raypost.archive.tables.sites import (
     ContactRow,
     DicomNodeRow,
@@ -28,6 +28,7 @@ __all__ = (
     "Xid8",
     "Base",
     "CollectedRow",
+    "ListedParcelRow",
     "QuarantineRow",
     "ForwardRow",
     "EventRow",

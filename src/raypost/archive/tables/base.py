@@ -26,6 +26,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {
         datetime: sa.DateTime(timezone=True),
         dict[str, Any]: JSONB,
+        list[int]: JSONB,
         str: sa.Text(),
         int: sa.BigInteger(),
     }

@@ -14,7 +14,8 @@ from raypost.archive.tables.base import Base, Xid8, identity, one_of
 class CollectedRow(Base):
     """A mail as fetched from a relay, before it is opened.
 
-    state: fetched ▸ opened | quarantined | ignored. `removed_at` says that it is gone at the relay.
+    state: fetched ▸ opened | quarantined | ignored. `removed_at` says that we are done with it at the relay: it is gone
+    there, or it cannot be fetched and stays. The token is a hint, unsigned, as it stands outside.
     """
 
     __tablename__ = "rp_collected"
@@ -26,6 +27,8 @@ class CollectedRow(Base):
     priority_rank: Mapped[int] = mapped_column(default=0)
     mail_file: Mapped[str] = mapped_column(comment="name in the spool; empty when the mail was too large to fetch")
     size_bytes: Mapped[int]
+    token: Mapped[str] = mapped_column(default="", server_default="", comment="of a parcel's mail")
+    token_number: Mapped[int] = mapped_column(default=0, server_default="0")
     relay_time: Mapped[datetime | None] = mapped_column(comment="when the relay says it took the mail: INTERNALDATE")
     fetched_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]
@@ -34,7 +37,20 @@ class CollectedRow(Base):
         sa.UniqueConstraint("relay", "uid_validity", "imap_uid"),
         one_of("state", "fetched", "opened", "quarantined", "ignored"),
         sa.Index("ix_rp_collected_due", "due", postgresql_where=sa.text("due is not null")),
+        sa.Index("ix_rp_collected_token", "token", postgresql_where=sa.text("state = 'fetched' and token <> ''")),
     )
+
+
+class ListedParcelRow(Base):
+    """A parcel's mail that waits in our mailbox, by its unsigned token: its sender need not send it again."""
+
+    __tablename__ = "rp_listed_parcel"
+    relay: Mapped[str] = mapped_column(primary_key=True)
+    uid_validity: Mapped[int] = mapped_column(primary_key=True)
+    imap_uid: Mapped[int] = mapped_column(primary_key=True)
+    transfer_id: Mapped[int] = mapped_column(sa.ForeignKey("rp_transfer.id", ondelete="CASCADE"), index=True)
+    number: Mapped[int]
+    listed_at: Mapped[datetime]
 
 
 class QuarantineRow(Base):

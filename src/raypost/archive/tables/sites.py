@@ -79,6 +79,7 @@ class ContactRow(Base):
     measured_at: Mapped[datetime | None]
     round_trip_s: Mapped[float | None] = mapped_column(comment="smoothed: relay took it until a receipt names it")
     restored_at: Mapped[datetime | None] = mapped_column(comment="instant of the backup it was restored from last")
+    restores_heard: Mapped[int] = mapped_column(default=0, server_default="0", comment="of so many its hellos told")
     capabilities: Mapped[dict[str, Any]] = mapped_column(default=dict, comment="versions, kinds, sizes, software")
     __table_args__ = (
         one_of("state", "unknown", "fresh", "silent"),
@@ -151,6 +152,7 @@ class RelayRow(Base):
     failures: Mapped[int] = mapped_column(default=0, server_default="0", comment="in a row")
     due: Mapped[datetime | None] = mapped_column(comment="when it is tried again")
     rate_bytes_per_s: Mapped[float | None] = mapped_column(comment="smoothed, of large mails")
+    fetch_rate_bytes_per_s: Mapped[float | None] = mapped_column(comment="the same when mails are fetched")
     changed_at: Mapped[datetime]
     said: Mapped[str] = mapped_column(default="")
     __table_args__ = (one_of("state", "well", "away", "suspect"),)

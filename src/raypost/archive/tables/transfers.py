@@ -59,6 +59,9 @@ class TransferRow(Base):
     instances_there: Mapped[int] = mapped_column(
         default=0, server_default="0", comment="out: filed at the partner, by its word"
     )
+    parcels_seen: Mapped[list[int]] = mapped_column(
+        default=list, server_default="[]", comment="out: that a receipt saw since the last one was confirmed"
+    )
     switches: Mapped[int] = mapped_column(default=0, server_default="0")
     switched_at: Mapped[datetime | None] = mapped_column(comment="out: moved to another relay, as nothing was heard")
     late_at: Mapped[datetime | None] = mapped_column(comment="out: it will miss its deadline; goes by all relays")
@@ -138,6 +141,10 @@ class MessageRow(Base):
     queued_at: Mapped[datetime | None]
     accepted_at: Mapped[datetime | None]
     filed_at: Mapped[datetime | None]
+    is_seen: Mapped[bool] = mapped_column(
+        default=False, server_default="false", comment="out: the latest receipt says it is at the partner, unfiled"
+    )
+    unseen_at: Mapped[datetime | None] = mapped_column(comment="out: when a receipt did not say so any more")
     said: Mapped[str] = mapped_column(default="", comment="the relay's last words")
     __table_args__ = (
         sa.UniqueConstraint("transfer_id", "direction", "kind", "number", "copy"),

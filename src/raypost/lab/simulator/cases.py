@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import fmean
 
 from raypost.lab.simulator.desk import Desk
 from raypost.lab.simulator.outgoing import rearm_outgoing
@@ -67,13 +68,17 @@ def take_receipt(desk: Desk, transfer: Outgoing, receipt: Receipt) -> None:
         just_sent=_just_sent(desk, transfer, originals),
     )
     transfer.parcels_seen = set(news.seen) if news.confirmed else transfer.parcels_seen | news.seen
+    measured_s: list[float] = []
     for row in originals:
         if row.kind is MessageKind.PARCEL and is_latest and row.is_seen != (row.number in news.seen):
-            _note_seen(desk, row, row.number in news.seen)
+            _note_seen(desk, row, row.number in news.seen, measured_s)
     for row in transfer.messages:
         is_parcel = row.kind is MessageKind.PARCEL
         if (is_parcel and row.number in news.confirmed) or (row.kind, row.number) in news.heard:
-            _note_filed(desk, row)
+            _note_filed(desk, row, measured_s)
+    if measured_s:  # one receipt is one sample, however many parcels it names
+        contact = desk.ledger.contacts[transfer.partner]
+        contact.round_trip_s = pacing.smoothed_round_trip_s(contact.round_trip_s, fmean(measured_s))
     transfer.shed()
     if news.is_progress:
         desk.note("progress", transfer)
@@ -94,9 +99,9 @@ def take_receipt(desk: Desk, transfer: Outgoing, receipt: Receipt) -> None:
     rearm_outgoing(desk, transfer)
 
 
-def _note_filed(desk: Desk, row: MessageRow) -> None:
+def _note_filed(desk: Desk, row: MessageRow, measured_s: list[float]) -> None:
     if row.state is MessageState.ACCEPTED:
-        _measure(desk, row)
+        _measure(desk, row, measured_s)
     row.state, row.due_s = MessageState.FILED, None
 
 
@@ -109,21 +114,19 @@ def _just_sent(desk: Desk, transfer: Outgoing, rows: list[MessageRow]) -> set[in
     }
 
 
-def _note_seen(desk: Desk, row: MessageRow, is_seen: bool) -> None:
+def _note_seen(desk: Desk, row: MessageRow, is_seen: bool, measured_s: list[float]) -> None:
     if is_seen and row.state is MessageState.ACCEPTED:
-        _measure(desk, row)
+        _measure(desk, row, measured_s)
     if row.state is MessageState.ACCEPTED and not is_seen:
         row.accepted_s = desk.now()
     row.is_seen = is_seen
 
 
-def _measure(desk: Desk, row: MessageRow) -> None:
+def _measure(desk: Desk, row: MessageRow, measured_s: list[float]) -> None:
     """Learn from a first attempt how long it took until the partner was heard of it, and that its relay is well."""
     desk.proved(row.relay)
     if row.attempt == 1 and row.copy == 0 and row.accepted_s is not None and not row.is_seen:
-        contact = desk.ledger.contacts[row.partner]
-        measured_s = desk.now() - row.accepted_s
-        contact.round_trip_s = pacing.smoothed_round_trip_s(contact.round_trip_s, measured_s)
+        measured_s.append(desk.now() - row.accepted_s)
 
 
 def _take_final(desk: Desk, transfer: Outgoing, receipt: Receipt) -> None:

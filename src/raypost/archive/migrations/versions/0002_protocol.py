@@ -28,6 +28,7 @@ def upgrade() -> None:
     """Add what the protocol needs, in the migration's own transaction."""
     _contacts()
     _cases()
+    _others()
     _messages()
     _relays()
     _transfers()
@@ -85,6 +86,9 @@ def _contacts() -> None:
             sa.DateTime(timezone=True),
             nullable=True,
             comment="instant of the backup it was restored from last",
+        ),
+        sa.Column(
+            "restores_heard", sa.BigInteger(), server_default="0", nullable=False, comment="of so many its hellos told"
         ),
         sa.Column("capabilities", postgresql.JSONB(), nullable=False, comment="versions, kinds, sizes, software"),
         sa.CheckConstraint("state in ('unknown', 'fresh', 'silent')", name=op.f("ck_rp_contact_state")),
@@ -162,6 +166,34 @@ def _cases() -> None:
     op.add_column("rp_series", sa.Column("contrast_agent", sa.Text(), server_default="", nullable=False))
 
 
+def _others() -> None:
+    op.create_table(
+        "rp_listed_parcel",
+        sa.Column("relay", sa.Text(), nullable=False),
+        sa.Column("uid_validity", sa.BigInteger(), nullable=False),
+        sa.Column("imap_uid", sa.BigInteger(), nullable=False),
+        sa.Column("transfer_id", sa.BigInteger(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("listed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["transfer_id"], ["rp_transfer.id"], name=op.f("fk_rp_listed_parcel_transfer_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("relay", "uid_validity", "imap_uid", name=op.f("pk_rp_listed_parcel")),
+    )
+    op.create_index(op.f("ix_rp_listed_parcel_transfer_id"), "rp_listed_parcel", ["transfer_id"], unique=False)
+    op.add_column(
+        "rp_collected", sa.Column("token", sa.Text(), server_default="", nullable=False, comment="of a parcel's mail")
+    )
+    op.add_column("rp_collected", sa.Column("token_number", sa.BigInteger(), server_default="0", nullable=False))
+    op.create_index(
+        "ix_rp_collected_token",
+        "rp_collected",
+        ["token"],
+        unique=False,
+        postgresql_where=sa.text("state = 'fetched' and token <> ''"),
+    )
+
+
 def _messages() -> None:
     op.add_column("rp_message", sa.Column("partner_id", sa.BigInteger(), nullable=True))
     op.execute(
@@ -174,6 +206,25 @@ def _messages() -> None:
         "rp_message",
         sa.Column(
             "body", postgresql.JSONB(), nullable=True, comment="what a small message says, where no table has it"
+        ),
+    )
+    op.add_column(
+        "rp_message",
+        sa.Column(
+            "is_seen",
+            sa.Boolean(),
+            server_default="false",
+            nullable=False,
+            comment="out: the latest receipt says it is at the partner, unfiled",
+        ),
+    )
+    op.add_column(
+        "rp_message",
+        sa.Column(
+            "unseen_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="out: when a receipt did not say so any more",
         ),
     )
     op.alter_column("rp_message", "transfer_id", existing_type=sa.BIGINT(), nullable=True)
@@ -219,6 +270,10 @@ def _relays() -> None:
     )
     op.add_column(
         "rp_relay", sa.Column("rate_bytes_per_s", sa.Double(), nullable=True, comment="smoothed, of large mails")
+    )
+    op.add_column(
+        "rp_relay",
+        sa.Column("fetch_rate_bytes_per_s", sa.Double(), nullable=True, comment="the same when mails are fetched"),
     )
     op.add_column(
         "rp_rule",
@@ -283,6 +338,16 @@ def _transfers() -> None:
             server_default="0",
             nullable=False,
             comment="out: filed at the partner, by its word",
+        ),
+    )
+    op.add_column(
+        "rp_transfer",
+        sa.Column(
+            "parcels_seen",
+            postgresql.JSONB(),
+            server_default="[]",
+            nullable=False,
+            comment="out: that a receipt saw since the last one was confirmed",
         ),
     )
     op.add_column("rp_transfer", sa.Column("switches", sa.BigInteger(), server_default="0", nullable=False))
