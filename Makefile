@@ -41,7 +41,7 @@ seed: $(VENV)/.run ## One seed with a readable trace. S=481, WEATHER=storm
 
 test: $(VENV)/.dev peers ## All tests, with real Postfix, Dovecot, DCMTK, Orthanc, gpg
 	$(BIN)/pytest -q -n 3 tests --ignore tests/e2e --ignore tests/contract/mail
-	$(BIN)/pytest -q tests/contract/mail tests/e2e
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/contract/mail tests/e2e
 
 peers:
 	@sh tools/install_peers.sh

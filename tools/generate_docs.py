@@ -328,7 +328,7 @@ def states_page() -> str:
     return HEADER.format(source="TRANSITIONS in src/raypost/transfer") + states_text()
 
 
-NAMED_ONLY = ("cli", "dicom", "relay", "sandbox")
+NAMED_ONLY = ("cli", "dicom", "lab", "relay", "sandbox")
 """Packages whose modules are named without a line each, so that the page can be read in an hour."""
 
 

@@ -11,10 +11,19 @@ import os
 import tomllib
 from datetime import tzinfo
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from raypost.errors import UsageError
@@ -139,6 +148,7 @@ class RelaySettings(_Section):
     """[relay.NAME] This site's account on a mail relay; the name is the same in the whole network.
 
     Several tables are relays at different places: mail leaves by the first that is well, all mailboxes are emptied.
+    No two of them share an address, or a log-in on the same server.
     """
 
     address: Annotated[
@@ -265,6 +275,27 @@ class _Schema(_Section):
     transfer: TransferSettings = TransferSettings()
     limits: LimitSettings = LimitSettings()
 
+    @model_validator(mode="after")
+    def _relays_differ(self) -> Self:
+        """Refuse a relay that stands there twice: it would be no second way, and its mailbox would be emptied twice."""
+        seen: dict[tuple[str, ...], str] = {}
+        for name, it in self.relay.items():
+            address, login = it.address or self.site.address, it.username
+            for what, place in (
+                ("address", (address,)),
+                ("log-in for SMTP", (it.smtp_host, str(it.smtp_port), login)),
+                ("log-in for IMAP", (it.imap_host, str(it.imap_port), login)),
+            ):
+                other = seen.setdefault((what, *(word.lower() for word in place)), name)
+                if other != name:
+                    raise PydanticCustomError(
+                        "relay_twice",
+                        "relay.{name}: has the same {what} as relay.{other}, {place}; each relay is a server and a"
+                        " mailbox of its own",
+                        {"name": name, "what": what, "other": other, "place": " ".join(place)},
+                    )
+        return self
+
 
 class Settings(BaseSettings, _Schema):
     """Everything that stands in raypost.toml, checked."""
@@ -365,7 +396,8 @@ def _faults(error: ValidationError) -> str:
     """Say each fault in words of ours: where it stands and what is wrong."""
     words = {"extra_forbidden": "there is no such setting", "missing": "is missing"}
     return "; ".join(
-        f"{'.'.join(map(str, one['loc']))}: {words.get(one['type'], one['msg'])}" for one in error.errors()[:FAULTS_MAX]
+        ": ".join([*([".".join(map(str, one["loc"]))] if one["loc"] else []), words.get(one["type"], one["msg"])])
+        for one in error.errors()[:FAULTS_MAX]
     )
 
 

@@ -2,7 +2,6 @@
 
 import pathlib
 import struct
-import time
 import zlib
 
 import pytest
@@ -103,7 +102,8 @@ KEPT = {
 
 @pytest.fixture(scope="module")
 def pool():
-    limits = SandboxLimits(memory_max_bytes=768 << 20, cpu_max_s=10, wall_max_s=20, output_max_bytes=64 << 20)
+    # The processor time is what a hostile file costs; time on the clock depends on what else this machine does.
+    limits = SandboxLimits(memory_max_bytes=768 << 20, cpu_max_s=8, wall_max_s=300, output_max_bytes=64 << 20)
     with Sandbox(limits, 1, jobs.PRELOAD) as sandbox:
         yield sandbox
 
@@ -125,11 +125,9 @@ def test_hostile_file_is_refused(pool, source, tmp_path, raw):
     honest = source.read_bytes()
     pool.run(jobs.EXAMINE, source, None, {"compress": False})
     source.write_bytes(raw)
-    begin_s = time.monotonic()
     with pytest.raises(BadInputError) as caught:
         pool.run(jobs.EXAMINE, source, tmp_path / "kept", {"compress": True})
-    assert not isinstance(caught.value, SandboxCrashError)
-    assert time.monotonic() - begin_s < 8
+    assert not isinstance(caught.value, SandboxCrashError), "it was not refused but ended: too long, or too large"
     assert not (tmp_path / "kept").exists()
     source.write_bytes(honest)
     assert pool.run(jobs.EXAMINE, source, None, {"compress": False})["number_of_frames"] == 1

@@ -7,12 +7,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from raypost.lab.free_port import free_port
+
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 
 
 def peer_seconds(name: str, study: Path) -> float:
     """Time one dcmsend of the study to a peer, in seconds."""
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         server = _storescp(port, folder) if "storescp" in name else _orthanc(port, folder)
         try:
@@ -57,12 +59,6 @@ def _orthanc(port: int, folder: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         ["/usr/sbin/Orthanc", str(configuration)], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait(port: int) -> None:

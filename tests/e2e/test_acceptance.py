@@ -3,7 +3,6 @@
 import pathlib
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -12,6 +11,8 @@ import pydicom
 import pytest
 from e2e_sites import ENVIRONMENT, Pair, Study, assert_at_rest, assert_same_pixels, make_study, raypost, settle, until
 from pydicom.uid import ImplicitVRLittleEndian
+
+from raypost.lab.free_port import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.interop]
 
@@ -22,9 +23,7 @@ class Storescp:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         folder.mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         command = ["storescp", "+xi", "-aet", "WORKSTATION", "-od", str(folder), "+uf", str(self.port)]
         self.process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

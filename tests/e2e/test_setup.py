@@ -3,7 +3,6 @@
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import psutil
 import pytest
 from e2e_sites import ENVIRONMENT, lives, raypost, until
 
+from raypost.lab.free_port import free_port
 from raypost.node import check
 from raypost.node.clock import SystemClock
 from raypost.node.demo_network import DOMAIN, DemoSite, serve
@@ -50,12 +50,6 @@ class Machine:
         return file
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _init(machine: Machine, relay: object) -> None:
     said = raypost(
         "init",
@@ -74,7 +68,7 @@ def _init(machine: Machine, relay: object) -> None:
     for old, new in (
         ("smtp_port = 465", f"smtp_port = {relay.smtp_port}"),
         ("imap_port = 993", f"imap_port = {relay.imap_port}"),
-        ("port = 11112", f"port = {_free_port()}"),
+        ("port = 11112", f"port = {free_port()}"),
         ('# ca_file = "relay-ca.pem"', f'ca_file = "{relay.ca_file}"'),
         ("# settle_s = 30.0", "settle_s = 2.0"),
     ):
@@ -132,7 +126,7 @@ def test_check_names_each_fault(machines: tuple[Machine, Machine], monkeypatch: 
     assert not found["serve"].is_good and "systemctl start" in found["serve"].do
     assert not found["DICOM port"].is_good
 
-    found = _findings(speyer.variant("imap", (r"^imap_port = \d+", f"imap_port = {_free_port()}")))
+    found = _findings(speyer.variant("imap", (r"^imap_port = \d+", f"imap_port = {free_port()}")))
     assert found["SMTP main"].is_good
     assert not found["IMAP main"].is_good and "refused" in found["IMAP main"].what.lower()
 

@@ -15,6 +15,7 @@ import tempfile
 import time
 from datetime import UTC, datetime
 
+from raypost.lab.free_port import free_port
 from raypost.relay.certificates import make_test_authority
 
 CONFIGURATION = pathlib.Path(__file__).parents[2] / "docs" / "how-to" / "relay"
@@ -62,7 +63,7 @@ class RealRelay:
         self._sites = self.folder / "sites"
         self._postfix = self.folder / "postfix"
         self._dovecot = self.folder / "dovecot"
-        self._ports = dict(zip(PORT_NAMES, _free_ports(len(PORT_NAMES)), strict=True))
+        self._ports = {name: free_port() for name in PORT_NAMES}
         self._make_folders()
         self.ca_file, self._certificate, self._secret_key = self.new_certificate(datetime.now(UTC))
         self._render()
@@ -210,17 +211,6 @@ class RealRelay:
         for name, target in (("main.cf", self._postfix), ("master.cf", self._postfix), ("dovecot.conf", self._dovecot)):
             shutil.copy(rendered / name, target / name)
             (target / name).chmod(0o644)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _is_open(port: int) -> bool:

@@ -185,8 +185,12 @@ def note_called_anew(tx: Transaction, instance_id: int, origin: Origin) -> bool:
 
 
 def note_release(tx: Transaction, case_ids: Iterable[int], now: datetime) -> None:
-    """Remember that the modality released the association over which these cases came."""
-    tx.execute(sa.update(CaseRow).where(CaseRow.id.in_(list(case_ids))).values(released_at=now))
+    """Remember that the modality released the association over which these cases came.
+
+    In their order: another association may bring some of the same.
+    """
+    for case_id in sorted(set(case_ids)):
+        tx.execute(sa.update(CaseRow).where(CaseRow.id == case_id).values(released_at=now))
 
 
 def unrouted(tx: Transaction, case_id: int, limit: int) -> list[tuple[InstanceRow, SeriesRow]]:

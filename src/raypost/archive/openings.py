@@ -58,8 +58,11 @@ def take_opened(tx: Transaction, transfer: TransferRow, message: Opened, now: da
 
 
 def take_request(tx: Transaction, transfer: TransferRow, message: Take, now: datetime) -> None:
-    """Decide, at the sender, on a centre's request; every centre of the case is told when the answer is new."""
-    case = tx.get_one(CaseRow, transfer.case_id, with_for_update={"key_share": True})
+    """Decide, at the sender, on a centre's request; every centre of the case is told when the answer is new.
+
+    The rows must be locked by `transfers.lock_with_case`.
+    """
+    case = tx.get_one(CaseRow, transfer.case_id)
     others = _centres(tx, case.id)
     withdrawn = {one.partner_id for one in others if one.state == "recalled"}
     restored_at = tx.scalar(sa.select(sa.func.max(RestoreRow.restored_at)))
@@ -80,8 +83,11 @@ def take_request(tx: Transaction, transfer: TransferRow, message: Take, now: dat
 
 
 def release(tx: Transaction, transfer: TransferRow, now: datetime) -> None:
-    """Have nobody responsible for a case any more, when it was recalled from the centre that took it."""
-    case = None if transfer.case_id is None else tx.get(CaseRow, transfer.case_id, with_for_update={"key_share": True})
+    """Have nobody responsible for a case any more, when it was recalled from the centre that took it.
+
+    The rows must be locked by `transfers.lock_with_case`.
+    """
+    case = None if transfer.case_id is None else tx.get(CaseRow, transfer.case_id)
     if case is not None and case.responsible_site_id == transfer.partner_id:
         case.responsible_site_id = case.responsible_at = None
         tx.flush()

@@ -266,13 +266,16 @@ class _Backoff(procrastinate.BaseRetryStrategy):
 
 
 def _quiet(name: str, function: Callable[..., None]) -> Callable[..., None]:
-    """Log expected failures in one line; they are retried, the traceback helps nobody."""
+    """Log expected failures in one line: they are retried, the traceback helps nobody. Others are faults of ours."""
 
     def _job(**arguments: int | str) -> None:
         try:
             function(**arguments)
         except RaypostError as error:
             log.warning("job failed, tried again later", job=name, code=error.code, what=error.what, **arguments)
+            raise
+        except Exception:
+            log.exception("job failed by a fault in this program, tried again later", job=name, **arguments)
             raise
 
     return _job

@@ -39,26 +39,52 @@ def order_again(tx: Transaction, transfer: TransferRow, limits: Limits, now: dat
     return count
 
 
-def rearm(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime) -> None:
-    """The one place that decides what a transfer waits for; called at the end of every transition, row locked."""
+def rearm(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime) -> bool:
+    """The one place that decides what a transfer waits for; called at the end of every transition, row locked.
+
+    Returns:
+        True when a rule for a silent centre has its time: that is for `send_elsewhere`, which needs the case as well.
+        The transfer is due at once, so that the check, which does it, need not be asked for.
+    """
     tx.flush()
     if transfer.direction == "out":
-        _rearm_outgoing(tx, transfer, limits, now)
-    else:
-        _rearm_incoming(tx, transfer, limits, now)
+        return _rearm_outgoing(tx, transfer, limits, now)
+    _rearm_incoming(tx, transfer, limits, now)
+    return False
 
 
-def _rearm_outgoing(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime) -> None:
+def send_elsewhere(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime) -> list[str]:
+    """Do what a rule for a silent centre says, if it is still so, and tell of rules whose target is gone.
+
+    The rows must be locked by `transfers.lock_with_case`. What the transfers wait for then is decided here, too.
+
+    Returns:
+        Names of sealed files in the spool, to be discarded after the commit.
+    """
+    tx.flush()
+    needless = []
+    if _next_step(tx, transfer, limits, now)[1].reroute:
+        rerouting.tell_of_lost(tx, transfer, now)
+        if _next_step(tx, transfer, limits, now)[1].reroute:  # it is not the time of one that is there for that
+            rerouted = rerouting.by_rule(tx, transfer, now)
+            if rerouted is not None:
+                needless = rerouted.needless
+                rearm(tx, rerouted.onward, limits, now)
+    rearm(tx, transfer, limits, now)
+    return needless
+
+
+def _next_step(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime) -> tuple[SenderFacts, SenderStep]:
     facts = sender_facts(tx, transfer, now)
-    step = sender.next_step(facts, limits.sender, now.timestamp())
+    return facts, sender.next_step(facts, limits.sender, now.timestamp())
+
+
+def _rearm_outgoing(tx: Transaction, transfer: TransferRow, limits: Limits, now: datetime) -> bool:
+    facts, step = _next_step(tx, transfer, limits, now)
     if step.reroute:
-        onward = rerouting.by_rule(tx, transfer, now)
-        if onward is not None:
-            transfer.due = None
-            rearm(tx, onward, limits, now)
-            rearm(tx, transfer, limits, now)
-            return
-    if step.event is not None and step.event is not SenderEvent.REROUTED:
+        transfer.due = now
+        return True
+    if step.event is not None:
         _fire_sender(tx, transfer, facts, step.event, now)
     if step.tell:
         _tell(tx, transfer, facts, now)
@@ -76,16 +102,10 @@ def _rearm_outgoing(tx: Transaction, transfer: TransferRow, limits: Limits, now:
         _switch_relay(tx, transfer, facts, limits, now)
     if facts.relays_usable > 1 and transfer.late_at is None and transfer.state == SenderState.CLOSED.value:
         _note_late(tx, transfer, limits, now)
-    transfer.due = _due(step, now)
+    transfer.due = _instant(step.due_s)
     if step.plan or step.write_manifest:
         planning.wake_pack(tx, transfer)
-
-
-def _due(step: SenderStep, now: datetime) -> datetime | None:
-    """Return when somebody looks again; soon, where what was decided could not be carried out."""
-    if step.event is SenderEvent.REROUTED:
-        return datetime.fromtimestamp(now.timestamp() + 60, UTC)
-    return _instant(step.due_s)
+    return False
 
 
 def _fire_sender(tx: Transaction, transfer: TransferRow, facts: SenderFacts, event: SenderEvent, now: datetime) -> None:

@@ -34,7 +34,7 @@ from raypost.transfer.sender import SenderEvent, SenderState
 def recall(tx: Transaction, transfer: TransferRow, now: datetime, *, who: str, why: str) -> list[str]:
     """Take a transfer back, at its sender; before anything arrived this withdraws the announcement.
 
-    The row is to be rearmed by the caller.
+    The rows must be locked by `transfers.lock_with_case`; the transfer is to be rearmed by the caller.
 
     Returns:
         Names of sealed files in the spool, to be discarded after the commit.

@@ -5,16 +5,17 @@ The first centre is told; a late receipt of it is good news; who is responsible 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
-from raypost.archive import events, partners, planning, rules, transfers
+from raypost.archive import events, partners, planning, rules, targets, transfers
 from raypost.archive.database import Transaction
-from raypost.archive.tables import InstanceRow, RuleRow, TransferItemRow, TransferRow
+from raypost.archive.tables import CaseRow, InstanceRow, RuleRow, TransferItemRow, TransferRow
 from raypost.errors import UsageError
 from raypost.model.audit import EventKind, Level
-from raypost.model.rules import Rule, RuleAction, reroute_rule
+from raypost.model.rules import Rule, RuleAction, reroute_rules
 from raypost.model.site import Partner
 from raypost.model.transfer import MessageKind, Priority
 from raypost.transfer import sender
@@ -24,28 +25,66 @@ HOPS_MAX = 8
 """So many centres in a row are tried by rules for one study."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rerouted:
+    """A study that goes elsewhere.
+
+    Attributes:
+        onward: The new transfer.
+        needless: Names of sealed files in the spool, to be discarded after the commit.
+    """
+
+    onward: TransferRow
+    needless: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What the rules for a silent centre say.
+
+    Attributes:
+        rule: The one that counts, and its target; None when there is none, or that was tried for this study already.
+        untold: Rules with less patience whose target is gone, of which nobody was told for this case yet.
+    """
+
+    rule: tuple[Rule, Partner] | None
+    untold: list[Rule]
+
+
 def deadline_s(tx: Transaction, transfer: TransferRow) -> float | None:
-    """Return after how long without progress a rule sends the study elsewhere; None while no rule does."""
-    rule = _rule(tx, transfer)
-    return rule.deadline_s if rule is not None else None
+    """Return after how long without progress a rule sends the study elsewhere, or would if its target were there.
+
+    None while no rule does. One whose target is gone counts until it was told (`tell_of_lost`).
+    """
+    choice = _choose(tx, transfer)
+    found = [*choice.untold, *([choice.rule[0]] if choice.rule is not None else [])]
+    return min((one.deadline_s for one in found if one.deadline_s is not None), default=None)
 
 
-def by_rule(tx: Transaction, transfer: TransferRow, now: datetime) -> TransferRow | None:
-    """Send the study to the next centre as a rule says; return the new transfer, None when no rule does any more."""
-    rule = _rule(tx, transfer)
-    if rule is None:
+def tell_of_lost(tx: Transaction, transfer: TransferRow, now: datetime) -> None:
+    """Ring for rules whose target is gone; they count no more for this case. The case must be locked."""
+    untold = _choose(tx, transfer).untold
+    if untold:
+        case = tx.get_one(CaseRow, transfer.case_id)
+        targets.tell_of_lost(tx, case, [(_because(one), one.target) for one in untold], now)
+
+
+def by_rule(tx: Transaction, transfer: TransferRow, now: datetime) -> Rerouted | None:
+    """Send the study to the next centre as a rule says; None when no rule does any more.
+
+    The rows must be locked by `transfers.lock_with_case`; both transfers are to be rearmed by the caller.
+    """
+    choice = _choose(tx, transfer)
+    if choice.rule is None:
         return None
-    return reroute(
-        tx, transfer, partners.partner_named(tx, rule.target), now, who=f"rule:{rule.rule_key}", why="silent"
-    )
+    rule, target = choice.rule
+    return reroute(tx, transfer, target, now, who=_because(rule), why="silent")
 
 
-def reroute(
-    tx: Transaction, transfer: TransferRow, target: Partner, now: datetime, *, who: str, why: str
-) -> TransferRow:
-    """Send the whole study of a transfer to another centre and tell the first one; return the new transfer.
+def reroute(tx: Transaction, transfer: TransferRow, target: Partner, now: datetime, *, who: str, why: str) -> Rerouted:
+    """Send the whole study of a transfer to another centre and tell the first one.
 
-    Both rows are to be rearmed by the caller.
+    The rows must be locked by `transfers.lock_with_case`; both transfers are to be rearmed by the caller.
 
     Raises:
         UsageError: It is an incoming transfer, was recalled, or goes there already.
@@ -57,10 +96,10 @@ def reroute(
     state = SenderState(transfer.state)
     if state not in OPEN and state is not SenderState.UNCONFIRMED:
         raise UsageError(f"the transfer is {state.value}", do="Send the study to the other centre as a new transfer.")
-    case = transfers.lock_case(tx, transfer.case_id)
+    case = tx.get_one(CaseRow, transfer.case_id)
     transfer.state = sender.fire(state, SenderEvent.REROUTED).value
     transfer.finished_at, transfer.why = now, why
-    planning.cancel(tx, transfer)
+    needless = planning.cancel(tx, transfer)
     onward = transfers.open_outgoing(
         tx,
         case=case,
@@ -89,19 +128,23 @@ def reroute(
         why=why,
         instances=len(instances),
     )
-    return onward
+    return Rerouted(onward, needless)
 
 
-def _rule(tx: Transaction, transfer: TransferRow) -> Rule | None:
-    """Return the rule for a silent centre whose target was not tried for this study yet."""
+def _choose(tx: Transaction, transfer: TransferRow) -> _Choice:
+    """Look at the rules for a centre that may be silent; one whose target is gone is passed over."""
     if transfer.is_test or not tx.scalar(
         sa.select(RuleRow.id).where(RuleRow.action == RuleAction.REROUTE.value, RuleRow.retired_at.is_(None)).limit(1)
     ):
-        return None
-    partner = partners.site_name(tx, transfer.partner_id)
-    rule = reroute_rule(rules.all_rules(tx), partner, Priority(transfer.priority))
+        return _Choice(None, [])
+    silent = partners.site_name(tx, transfer.partner_id)
+    there = {one.name: one for one in partners.all_partners(tx) if not one.is_self}
+    fits = reroute_rules(rules.all_rules(tx), silent, Priority(transfer.priority))
+    rule = next((one for one in fits if one.target in there), None)
+    lost = fits if rule is None else fits[: fits.index(rule)]
+    untold = [one for one in lost if not targets.is_told(tx, transfer.case_id or 0, _because(one), one.target)]
     if rule is None:
-        return None
+        return _Choice(None, untold)
     tried = set(
         tx.scalars(
             sa.select(TransferRow.partner_id).where(
@@ -109,7 +152,10 @@ def _rule(tx: Transaction, transfer: TransferRow) -> Rule | None:
             )
         )
     )
-    target = next((one for one in partners.all_partners(tx) if one.name == rule.target), None)
-    if target is None or target.site_id in tried or len(tried) > HOPS_MAX:
-        return None
-    return rule
+    target = there[rule.target]
+    may = target.site_id not in tried and len(tried) <= HOPS_MAX
+    return _Choice((rule, target) if may else None, untold)
+
+
+def _because(rule: Rule) -> str:
+    return f"rule:{rule.rule_key}"

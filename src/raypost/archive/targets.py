@@ -57,20 +57,25 @@ def retired_partner_titled(tx: Transaction, called_ae_title: str) -> str | None:
     )
 
 
+def is_told(tx: Transaction, case_id: int, because: str, target: str) -> bool:
+    """Say whether it rang already that a name leads nowhere for a case; the words are those of `tell_of_lost`."""
+    known = sa.select(EventRow.id).where(
+        EventRow.kind == EventKind.RULE_WITHOUT_TARGET.value,
+        EventRow.case_id == case_id,
+        EventRow.fields["because"].astext == because,
+        EventRow.fields["target"].astext == target,
+    )
+    return tx.scalar(known.limit(1)) is not None
+
+
 def tell_of_lost(tx: Transaction, case: CaseRow, lost: Iterable[tuple[str, str]], now: datetime) -> None:
-    """Ring once per case for each name that leads nowhere.
+    """Ring once per case for each name that leads nowhere; the case must be locked, or it may ring twice.
 
     Args:
         lost: Pairs of what names it (rule:KEY or ae:TITLE) and the name of the missing partner or node.
     """
     for because, target in sorted(set(lost)):
-        known = sa.select(EventRow.id).where(
-            EventRow.kind == EventKind.RULE_WITHOUT_TARGET.value,
-            EventRow.case_id == case.id,
-            EventRow.fields["because"].astext == because,
-            EventRow.fields["target"].astext == target,
-        )
-        if tx.scalar(known.limit(1)) is None:
+        if not is_told(tx, case.id, because, target):
             events.record(
                 tx,
                 now,

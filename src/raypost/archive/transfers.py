@@ -1,4 +1,9 @@
-"""Transfers as rows: opened, filled, sent again; what they wait for is decided in `archive/rearm.py`."""
+"""Transfers as rows: opened, filled, sent again; what they wait for is decided in `archive/rearm.py`.
+
+Rows are locked in one order, or two jobs wait for each other: an incoming transfer (its case may not exist yet), then
+the case, then outgoing transfers by their numbers, then messages. So an outgoing transfer that is locked already is
+too late for its case: see `lock_with_case`.
+"""
 
 from __future__ import annotations
 
@@ -191,24 +196,50 @@ def is_withdrawn(tx: Transaction, transfer_key: str, site_id: int) -> bool:
     return state == ReceiverState.WITHDRAWN.value
 
 
-def find_outgoing(tx: Transaction, transfer_key: str, site_id: int) -> TransferRow | None:
-    """Return our transfer that a partner's receipt speaks of, locked; only the partner it went to may speak of it."""
-    return tx.scalar(
-        sa.select(TransferRow)
-        .where(
-            TransferRow.direction == "out", TransferRow.partner_id == site_id, TransferRow.transfer_key == transfer_key
-        )
-        .with_for_update(key_share=True)
+def find_outgoing(tx: Transaction, transfer_key: str, site_id: int, *, with_case: bool = False) -> TransferRow | None:
+    """Return our transfer that a partner's receipt speaks of, locked; only the partner it went to may speak of it.
+
+    Args:
+        with_case: Its case is locked as well, and before it.
+    """
+    mine = (
+        TransferRow.direction == "out",
+        TransferRow.partner_id == site_id,
+        TransferRow.transfer_key == transfer_key,
     )
+    if with_case:
+        found = tx.scalar(sa.select(TransferRow.id).where(*mine))
+        return None if found is None else lock_with_case(tx, found)
+    return tx.scalar(sa.select(TransferRow).where(*mine).with_for_update(key_share=True))
 
 
 def lock(tx: Transaction, transfer_id: int) -> TransferRow | None:
-    """Return a transfer with its row locked; the first lock that anybody takes in a transaction about it."""
+    """Return a transfer with its row locked; the first lock that anybody takes in a transaction about it alone."""
     return tx.get(TransferRow, transfer_id, with_for_update={"key_share": True})
 
 
+def lock_with_case(tx: Transaction, transfer_id: int) -> TransferRow | None:
+    """Return a transfer with its row locked; for an outgoing one its case and all that go out of it are locked first.
+
+    For whoever changes the case because of a transfer, or another transfer of the same case. No transfer may be locked.
+    """
+    case_id = tx.scalar(
+        sa.select(TransferRow.case_id).where(TransferRow.id == transfer_id, TransferRow.direction == "out")
+    )
+    if case_id is not None:
+        lock_case(tx, case_id)
+        lock_outgoing(tx, case_id)
+    return lock(tx, transfer_id)
+
+
+def lock_outgoing(tx: Transaction, case_id: int) -> None:
+    """Lock all outgoing transfers of a case in their order, for whoever changes several; the case must be locked."""
+    mine = sa.and_(TransferRow.case_id == case_id, TransferRow.direction == "out")
+    tx.execute(sa.select(TransferRow.id).where(mine).order_by(TransferRow.id).with_for_update(key_share=True)).all()
+
+
 def lock_case(tx: Transaction, case_id: int) -> CaseRow:
-    """Return a case with its row locked."""
+    """Return a case with its row locked; before any outgoing transfer of it."""
     return tx.get_one(CaseRow, case_id, with_for_update={"key_share": True})
 
 

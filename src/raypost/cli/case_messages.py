@@ -58,7 +58,7 @@ def transfer_recall(
     with opened_site(settings_of(config)) as site:
         now, limits = site.clock.now(), site.settings.limits_of_transfers()
         with site.archive.database.transaction() as tx:
-            row = transfers.lock(tx, search.transfer_by_key(tx, transfer_key).id)
+            row = transfers.lock_with_case(tx, search.transfer_by_key(tx, transfer_key).id)
             if row is None:
                 raise UsageError("the transfer is gone")
             needless = recalls.recall(tx, row, now, who=person(), why=why.strip())
@@ -90,20 +90,23 @@ def transfer_reroute(
     with opened_site(settings_of(config)) as site:
         now, limits = site.clock.now(), site.settings.limits_of_transfers()
         with site.archive.database.transaction() as tx:
-            row = transfers.lock(tx, search.transfer_by_key(tx, transfer_key).id)
+            row = transfers.lock_with_case(tx, search.transfer_by_key(tx, transfer_key).id)
             if row is None:
                 raise UsageError("the transfer is gone")
-            onward = rerouting.reroute(tx, row, partners.partner_named(tx, to), now, who=person(), why=why.strip())
-            rearm(tx, onward, limits, now)
+            target = partners.partner_named(tx, to)
+            rerouted = rerouting.reroute(tx, row, target, now, who=person(), why=why.strip())
+            rearm(tx, rerouted.onward, limits, now)
             rearm(tx, row, limits, now)
             partner, is_told = _told(tx, transfer_key, "redirect")
             shape = {
                 "transfer_key": transfer_key,
                 "state": row.state,
-                "rerouted_to": onward.transfer_key,
+                "rerouted_to": rerouted.onward.transfer_key,
                 "to": to,
                 "partner_told": is_told,
             }
+        for name in rerouted.needless:
+            site.archive.spool.discard(name)
     told = f"{partner} is told." if is_told else f"The version of {partner} does not know that: call {partner}."
     text = f"The study goes to {to} now, as transfer {shape['rerouted_to']}. {told}"
     answer(as_json, shape, lambda: console.print(text, markup=False))

@@ -143,6 +143,6 @@ EVENT_TEXT: dict[EventKind, str] = {
     EventKind.UNKNOWN_MESSAGE: "A partner sent a message of a kind that this version does not know.",
     EventKind.BACKED_UP: "A backup was made.",
     EventKind.RESTORED: "This site was restored from a backup.",
-    EventKind.RULE_WITHOUT_TARGET: "A rule names a partner or node that is not there any more.",
+    EventKind.RULE_WITHOUT_TARGET: "A rule or a called AE title names a partner or node that is not there any more.",
 }
 """One plain sentence an event kind; the reference page is made from it."""

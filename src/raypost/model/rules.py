@@ -109,8 +109,10 @@ def fitting(rules: list[Rule], subject: RuleSubject, action: RuleAction) -> list
     return list(chosen.values())
 
 
-def reroute_rule(rules: list[Rule], partner: str, priority: Priority) -> Rule | None:
-    """Return the rule that says where a study goes when a centre stays silent; of several the one with least patience.
+def reroute_rules(rules: list[Rule], partner: str, priority: Priority) -> list[Rule]:
+    """Return the rules that say where a study goes when a centre stays silent, the one with least patience first.
+
+    Only the first whose target is there counts.
 
     Args:
         priority: Of the transfer; a rule counts from its own priority upwards.
@@ -120,7 +122,7 @@ def reroute_rule(rules: list[Rule], partner: str, priority: Priority) -> Rule | 
         for rule in rules
         if rule.action is RuleAction.REROUTE and rule.partner == partner and priority.rank >= rule.priority.rank
     ]
-    return min(fits, key=lambda rule: (rule.deadline_s or 0.0, rule.rule_key), default=None)
+    return sorted(fits, key=lambda rule: (rule.deadline_s or 0.0, rule.rule_key))
 
 
 def parse_hours(text: str) -> tuple[time, time]:

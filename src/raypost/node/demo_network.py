@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +11,7 @@ from typing import Self
 
 from raypost.archive import partners
 from raypost.archive.embedded import EmbeddedPostgres
+from raypost.lab.free_port import free_port
 from raypost.node import demo_process
 from raypost.node.demo_relay import DemoRelay, RelayAddress
 from raypost.node.demo_site import DemoSite, serve
@@ -125,7 +125,7 @@ class DemoNetwork:
             ae_stem=name.upper()[:14],
             address=next(iter(relays.values())).mailbox(name),
             relays=tuple(tables),
-            dicom_port=_free_port(),  # written down, so that it stays the same when the process starts again
+            dicom_port=free_port(),  # written down, so that it stays the same when the process starts again
             calling=(SCANNER_AE_TITLE,),
             database_lines=(f'embedded_folder = "{self.folder / "postgresql"}"', f'name = "{name}"'),
             transfer_lines=self._transfer_lines(),
@@ -165,9 +165,3 @@ class DemoNetwork:
             site.forget_keys()
         if self._server is not None:
             self._server.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raypost.errors import NotNowError, UsageError
+from raypost.lab.free_port import free_port
 from raypost.node import demo_process
 from raypost.node.clock import SystemClock
 from raypost.relay.certificates import make_test_authority
@@ -68,7 +69,7 @@ class DemoRelay:
         self._folder = folder
         self._seed = seed
         self._passwords = {f"{one}@{domain}": secrets.token_urlsafe(16) for one in site_names}
-        self._ports = (0, 0)
+        self._ports = (free_port(), free_port())
         self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
 
     @property
@@ -78,7 +79,7 @@ class DemoRelay:
 
     @property
     def address(self) -> RelayAddress:
-        """Return where it is; the ports are known from the first start on and stay."""
+        """Return where it is; the ports stay."""
         return RelayAddress("127.0.0.1", *self._ports, self._folder / "relay-ca.pem", self._passwords)
 
     def start(self) -> RelayAddress:

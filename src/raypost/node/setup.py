@@ -13,11 +13,14 @@ from raypost.model.site import Mailbox, Partner, check_site_words
 from raypost.node.ae_titles import refuse_own_title
 from raypost.node.site import Site, opened_site
 from raypost.sealing.certificates import CardAddress, SiteCard, confirm_fingerprint, read_card, write_card
-from raypost.settings import Settings, load
+from raypost.settings import LimitSettings, RelaySettings, Settings, TransferSettings, load
 
 PRIMARY_VALIDITY_DAYS = 3 * 365
 SUBKEY_VALIDITY_DAYS = 3 * 365
 CARD_MAX_BYTES = 64 << 10
+
+_TRANSFER, _LIMITS = TransferSettings(), LimitSettings()
+"""The defaults, which the commented lines of raypost.toml name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class RelayTemplate:
             address_line=f'address = "{self.address}"' if self.address else ADDRESS_EXAMPLE,
             username=self.username or self.address or site_address,
             password_line=f'password_file = "{self.password_file}"'.ljust(32),
+            mail_size_max_bytes=RelaySettings.model_fields["mail_size_max_bytes"].default,
             ca_line=f'ca_file = "{self.ca_file}"' if self.ca_file else '# ca_file = "relay-ca.pem"',
         )
 
@@ -81,7 +85,10 @@ class Template:
             dicom_port=self.dicom_port,
             calling=calling,
             database="\n".join(self.database_lines) or DATABASE_EXAMPLE,
-            transfer="\n".join(self.transfer_lines) or "# settle_s = 30.0",
+            transfer="\n".join(self.transfer_lines) or f"# settle_s = {_TRANSFER.settle_s}",
+            settle_after_release_s=_TRANSFER.settle_after_release_s,
+            receipt_timeout_s=_TRANSFER.receipt_timeout_s,
+            disk_free_min_bytes=_LIMITS.disk_free_min_bytes,
         )
 
 
@@ -107,7 +114,7 @@ imap_port = {imap_port}
 username = "{username}"
 {password_line} # chmod 600
 {ca_line}
-# mail_size_max_bytes = 10_000_000
+# mail_size_max_bytes = {mail_size_max_bytes:_}
 """
 
 TEMPLATE = """# Raypost: what this machine is. Partners, rules and DICOM nodes are not here but in the database:
@@ -141,11 +148,11 @@ ae_title = "RAYPOST"             # images sent to a partner's AE title instead g
 {relays}
 [transfer]
 {transfer}
-# settle_after_release_s = 5.0   # after the modality released its association
-# receipt_timeout_s = 60.0       # then everything unconfirmed is sent again, with growing patience
+# settle_after_release_s = {settle_after_release_s:<5} # after the modality released its association
+# receipt_timeout_s = {receipt_timeout_s:<10} # shortest patience for a receipt, doubled with each round
 
 [limits]
-# disk_free_min_bytes = 1_073_741_824
+# disk_free_min_bytes = {disk_free_min_bytes:_}
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ HASH_ROUNDS = 1000
 """Passwords live in memory for the length of a demo; more rounds would only slow down every login."""
 HEADER_LINES_MAX = 500
 """Lines after a boundary that are looked at one by one; what follows them is body."""
+_HEADER_END = re.compile(rb"(?:\A|\n)\r?\n")
+_RETURN_PATH = re.compile(rb"^return-path[ \t]*:.*(?:\n[ \t].*)*(?:\n|\Z)", re.IGNORECASE | re.MULTILINE)
 
 
 class Mailboxes:
@@ -94,6 +97,21 @@ class _RelayMailbox(MailboxData):
             self._mod_sequences.update([self._max_uid])
             self._updated.set()
             return message
+
+
+def with_return_path(mail: bytes, sender: str) -> bytes:
+    """Return a mail as it is delivered: the envelope sender on top, none that came with it (RFC 5321, 4.4).
+
+    One copy of the mail is made, for all its recipients.
+    """
+    path = b"Return-Path: <" + sender.encode() + b">\r\n"
+    end = _HEADER_END.search(mail)
+    header_bytes = end.start() if end else len(mail)
+    if _RETURN_PATH.search(mail, 0, header_bytes) is None:
+        return path + mail
+    # With the line end of its last field, which may be the one that goes.
+    header_bytes = end.start() + 1 if end and end.start() else header_bytes
+    return b"".join((path, _RETURN_PATH.sub(b"", mail[:header_bytes]), memoryview(mail)[header_bytes:]))
 
 
 def coarse_content(mail: bytes) -> MessageContent:

@@ -20,7 +20,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from raypost.errors import UsageError
 from raypost.relay.faults import ORDER_MAX_BYTES, FaultPlan
-from raypost.relay.mailboxes import Mailboxes
+from raypost.relay.mailboxes import Mailboxes, with_return_path
 from raypost.relay.submission import Submission
 
 SIZE_MAX_BYTES = 30_000_000
@@ -173,14 +173,15 @@ class EmbeddedRelay:
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         """Put the mail into each recipient's mailbox, as far as no fault is ordered."""
-        mail = envelope.content
-        assert isinstance(mail, bytes) and envelope.mail_from is not None
+        assert isinstance(envelope.content, bytes) and envelope.mail_from is not None
+        size_bytes = len(envelope.content)
         recipients = list(dict.fromkeys(envelope.rcpt_tos))
         for recipient in recipients:
             if refusal := self.faults.reply("DATA", recipient):
                 return refusal
         if len(self._late) + len(recipients) > LATE_MAX:
             return "452 4.3.1 Insufficient system storage"
+        mail = envelope.content = with_return_path(envelope.content, envelope.mail_from)  # the one without is let go
         for recipient in recipients:
             copies, delay_s = self.faults.copies(recipient), self.faults.delay_s(recipient)
             if delay_s:
@@ -190,7 +191,7 @@ class EmbeddedRelay:
             else:
                 await self._deliver(recipient, mail, copies)
             if self._on_accepted is not None:
-                self._on_accepted(len(mail), envelope.mail_from, recipient, copies)
+                self._on_accepted(size_bytes, envelope.mail_from, recipient, copies)
         return "250 2.0.0 Ok: stored"
 
     async def _deliver(self, recipient: str, mail: bytes, copies: int, delay_s: float = 0.0) -> None:

@@ -45,7 +45,7 @@ from raypost.mail.smtp_replies import judge_bounce
 from raypost.model.audit import EventKind, Level
 from raypost.model.clock import Clock
 from raypost.model.site import Partner
-from raypost.model.transfer import TO_RECEIVER
+from raypost.model.transfer import TO_RECEIVER, MessageKind
 from raypost.sandbox.pool import Sandbox
 from raypost.sealing.openpgp import KeyRing
 from raypost.transfer.control import (
@@ -200,7 +200,8 @@ class OpenMail:
         """Return the transfer a message belongs to, locked: the partner's, or ours of which it speaks."""
         head, message, now = opened.message.head, opened.message, self.clock.now()
         if head.kind not in TO_RECEIVER:
-            mine = transfers.find_outgoing(tx, head.transfer_key, opened.partner.site_id)
+            asks_for_case = head.kind is MessageKind.TAKE
+            mine = transfers.find_outgoing(tx, head.transfer_key, opened.partner.site_id, with_case=asks_for_case)
             if mine is None:
                 raise RemoteProtocolError("a message about a transfer that this site never sent to that partner")
             return mine

@@ -76,6 +76,8 @@ class Route:
                 lost |= lost_targets(subject, in_force, known, set(nodes), is_ours=is_ours)
             lost |= self._lost_addresses(tx, [instance for instance, _ in found], known) if is_ours else set()
             targets.tell_of_lost(tx, case, lost, now)
+            if chosen:
+                transfers.lock_outgoing(tx, case_id)
             for destination, instances in chosen.values():
                 self._order(tx, case, destination, instances, sent)
             return len(found)

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from raypost.archive import collected, forwards, greetings, listed, outbox, overdue, packing, relays, transfers
 from raypost.archive.queue import enqueue
-from raypost.archive.rearm import rearm
+from raypost.archive.rearm import rearm, send_elsewhere
 from raypost.archive.site import Archive
 from raypost.model.clock import Clock
 from raypost.transfer.limits import Limits
@@ -59,11 +59,16 @@ class Settle:
                 enqueue(tx, "file", once=f"file:{message_row}", message_row=message_row)
 
     def check(self, transfer_id: int) -> None:
-        """Decide what a transfer waits for now."""
+        """Decide what a transfer waits for now; when a rule for a silent centre has its time, do what it says."""
         with self.archive.database.transaction() as tx:
             transfer = transfers.lock(tx, transfer_id)
-            if transfer is not None:
-                rearm(tx, transfer, self.limits, self.clock.now())
+            if transfer is None or not rearm(tx, transfer, self.limits, self.clock.now()):
+                return
+        with self.archive.database.transaction() as tx:  # anew: the case is locked before its transfers
+            transfer = transfers.lock_with_case(tx, transfer_id)
+            needless = [] if transfer is None else send_elsewhere(tx, transfer, self.limits, self.clock.now())
+        for name in needless:
+            self.archive.spool.discard(name)
 
     def release(self, case_id: int) -> None:
         """Look at the open transfers of a case whose modality released its association."""

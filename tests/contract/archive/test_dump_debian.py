@@ -20,10 +20,7 @@ from raypost.errors import NotNowError
 from raypost.model.site import Partner
 
 DEBIAN = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
-pytestmark = [
-    pytest.mark.interop,
-    pytest.mark.skipif(DEBIAN is None, reason="Debian's package postgresql is not installed"),
-]
+pytestmark = pytest.mark.interop
 NAMES = [("neustadt",)]
 
 
@@ -45,6 +42,7 @@ def embedded(folder) -> Iterator[EmbeddedPostgres]:
 @pytest.fixture(scope="module")
 def debian(folder) -> Iterator[Callable[[str], str]]:
     """Makes databases on Debian's server that belong to a role which is no superuser."""
+    assert DEBIAN is not None, "Debian's package postgresql is missing: `make peers` installs it"
     place, as_root = folder / "debian", {}
     place.mkdir()
     if os.geteuid() == 0:

@@ -17,6 +17,7 @@ from raypost.dicom.pixels import Compressed, frame_digests, to_native, try_compr
 from raypost.dicom.scp import StorageSCP, StorageSCPOptions
 from raypost.dicom.scu import DicomNode, StoreItem, echo, store
 from raypost.errors import RefusedError, UnreachableError
+from raypost.lab.free_port import free_port
 
 pytestmark = pytest.mark.interop
 
@@ -38,12 +39,6 @@ def run(*command: object, check: bool = True) -> str:
     done = subprocess.run([str(one) for one in command], capture_output=True, text=True, timeout=60)
     assert not check or done.returncode == 0, done.stderr
     return done.stdout + done.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return unused.getsockname()[1]
 
 
 def until_listening(port: int, process: subprocess.Popen) -> None:

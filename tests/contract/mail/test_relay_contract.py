@@ -118,6 +118,26 @@ def test_the_login_is_bound_to_the_sender_address(bench, tmp_path):
     assert isinstance(outcome, Refused) and (outcome.reply_code, outcome.enhanced) == (553, "5.7.1")
 
 
+def test_the_collector_sees_the_envelope_sender_whatever_the_mail_says(bench, tmp_path):
+    """The fairness of the order in which mails are collected rests on it (RFC 5321, 4.4)."""
+    forged = tmp_path / "forged"
+    made = make_mail(tmp_path).read_bytes()
+    assert f"From: {ALPHA}".encode() in made
+    made = made.replace(f"From: {ALPHA}".encode(), b"From: somebody@else.test")
+    forged.write_bytes(b"Return-Path: <victim@raypost.test>\r\n" + made)
+    with SmtpSession(bench.smtp()) as session:
+        assert isinstance(session.submit(BETA, forged), Accepted)
+        assert isinstance(session.submit(BETA, make_mail(tmp_path, number=2)), Accepted)
+    with ImapMailbox(bench.imap()) as mailbox:
+        listed = wait_for_messages(mailbox, 2)
+        assert [one.sender for one in listed] == [ALPHA, ALPHA]
+        assert mailbox.fetch(listed[0].imap_uid, tmp_path / "fetched", PLENTY_BYTES)
+    header, _, body = (tmp_path / "fetched").read_bytes().partition(b"\r\n\r\n")
+    assert header.lower().startswith(b"return-path: <alpha@raypost.test>\r\n")
+    assert header.lower().count(b"return-path:") == 1
+    assert body == made.partition(b"\r\n\r\n")[2], "nothing else is changed"
+
+
 def test_a_message_expunged_elsewhere_is_none(bench, tmp_path):
     with SmtpSession(bench.smtp()) as session, ImapMailbox(bench.imap()) as mailbox:
         session.submit(BETA, make_mail(tmp_path))

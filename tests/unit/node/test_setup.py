@@ -1,6 +1,7 @@
 """Making a site: what is written, in which order, and that a failed attempt can be repeated."""
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from raypost.node.setup import RelayTemplate, Template, add_partner, make_site, 
 from raypost.node.site import opened_site
 from raypost.sealing.certificates import CardAddress, SiteCard, read_card, write_card
 from raypost.sealing.openpgp import KeyRing
-from raypost.settings import load
+from raypost.settings import LimitSettings, RelaySettings, SiteSettings, TransferSettings, load
 
 
 @pytest.fixture
@@ -100,6 +101,84 @@ def test_each_relay_gets_a_table_and_a_password_file(tmp_path: Path) -> None:
     assert (found["south"]["smtp_host"], found["south"]["imap_host"]) == ("smtp.south.test", "imap.south.test")
     assert (found["north"]["password_file"], found["south"]["password_file"]) == ("relay-password", "south-password")
     assert found["south"]["ca_file"] == "south-ca.pem" and "ca_file" not in found["north"]
+
+
+EXAMPLES = {
+    ("dicom", "host"),
+    ("dicom", "tls_certificate"),
+    ("dicom", "tls_key"),
+    ("dicom", "tls_client_ca"),
+    ("dicom.calling", "ae_title"),
+    ("dicom.calling", "hosts"),
+    ("database", "url"),
+    ("database", "embedded_folder"),
+    ("relay.main", "address"),
+    ("relay.main", "ca_file"),
+}
+"""Commented lines that show what could stand there; all others name the default."""
+
+
+def test_commented_settings_name_their_defaults() -> None:
+    sections = {
+        "site": SiteSettings,
+        "relay.main": RelaySettings,
+        "transfer": TransferSettings,
+        "limits": LimitSettings,
+    }
+    section, checked = "", set()
+    for line in Template("worms", "Klinikum Worms", "WORMS", "worms@raypost.test").text().splitlines():
+        if found := re.match(r"(?:# )?\[+([\w.]+)\]+", line):
+            section = found[1]
+        elif (found := re.match(r"# (\w+) = ", line)) and (section, found[1]) not in EXAMPLES:
+            (value,) = tomllib.loads(line.removeprefix("# ")).values()
+            assert value == sections[section].model_fields[found[1]].default, line
+            checked.add(found[1])
+    assert {"receipt_timeout_s", "settle_s", "mail_size_max_bytes", "disk_free_min_bytes", "time_zone"} <= checked
+
+
+def two_relays(**second: str) -> str:
+    words = {"smtp_host": "smtp.south.test", "imap_host": "imap.south.test", "address": "worms@south.test", **second}
+    return Template(
+        "worms",
+        "Klinikum Worms",
+        "WORMS",
+        "worms@north.test",
+        relays=(
+            RelayTemplate("north", "smtp.north.test", "imap.north.test"),
+            RelayTemplate("south", **words),
+        ),
+    ).text()
+
+
+@pytest.mark.parametrize(
+    ("second", "what"),
+    [
+        ({"address": "Worms@north.test"}, "address as relay.north, Worms@north.test"),
+        ({"address": "", "username": "other"}, "address as relay.north, worms@north.test"),
+        (
+            {"smtp_host": "SMTP.north.test", "username": "worms@north.test"},
+            "log-in for SMTP as relay.north, SMTP.north.test 465 worms@north.test",
+        ),
+        (
+            {"imap_host": "imap.north.test", "username": "worms@north.test"},
+            "log-in for IMAP as relay.north, imap.north.test 993 worms@north.test",
+        ),
+    ],
+)
+def test_a_relay_cannot_stand_there_twice(tmp_path: Path, second: dict[str, str], what: str) -> None:
+    file = tmp_path / "raypost.toml"
+    file.write_text(two_relays(**second))
+    with pytest.raises(UsageError) as refused:
+        load(file)
+    assert refused.value.what.startswith(f"{file}: relay.south: has the same {what}; ")
+
+
+def test_relays_that_share_a_server_or_a_name_alone_are_two(tmp_path: Path) -> None:
+    file = tmp_path / "raypost.toml"
+    file.write_text(two_relays(smtp_host="smtp.north.test", imap_host="imap.north.test"))
+    assert list(load(file).relay) == ["north", "south"]
+    file.write_text(two_relays(username="worms@north.test"))
+    assert list(load(file).relay) == ["north", "south"]
 
 
 def test_the_card_names_a_mailbox_on_each_relay(tmp_path: Path) -> None:

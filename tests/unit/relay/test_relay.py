@@ -9,6 +9,7 @@ import smtplib
 import ssl
 import subprocess
 import sys
+import time
 import weakref
 
 import pytest
@@ -17,7 +18,7 @@ from pymap.mime import MessageContent
 
 from raypost.mail.imap import ImapAccount, ImapMailbox
 from raypost.relay.certificates import make_test_authority
-from raypost.relay.mailboxes import Mailboxes, coarse_content, coarse_lines
+from raypost.relay.mailboxes import Mailboxes, coarse_content, coarse_lines, with_return_path
 from raypost.relay.server import EmbeddedRelay, RelayOptions
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -119,8 +120,40 @@ def test_data_in_odd_pieces_and_dots(tmp_path):
         return [(tmp_path / str(number)).read_bytes() for number in (101, 102)]
 
     accepted, mails = asyncio.run(run())
-    assert mails == [b".\r\nA: b\r\n\r\n.x\r\n\r\n.\r\n", b""]
-    assert accepted == [(len(mail), "alpha@raypost.test", "beta@raypost.test", 1) for mail in mails]
+    sent = [b".\r\nA: b\r\n\r\n.x\r\n\r\n.\r\n", b""]
+    path = b"Return-Path: <alpha@raypost.test>\r\n"
+    assert mails[0] == path + sent[0]
+    assert mails[1].strip() == path.strip()  # pymap cuts the line end of a header that no empty line ends
+    assert accepted == [(len(mail), "alpha@raypost.test", "beta@raypost.test", 1) for mail in sent]
+
+
+@pytest.mark.parametrize(
+    ("mail", "delivered"),
+    [
+        (b"A: b\r\n\r\nx", b"A: b\r\n\r\nx"),
+        (b"Return-Path: <f@y>\r\nA: b\r\n\r\nx", b"A: b\r\n\r\nx"),
+        (b"A: b\r\nreturn-path:\r\n <f@y>\r\n\t(z)\r\nC: d\r\n\r\nx", b"A: b\r\nC: d\r\n\r\nx"),
+        (b"A: b\r\nReturn-Path : <f@y>\r\n\r\nx", b"A: b\r\n\r\nx"),
+        (b"Return-Path: <f@y>\nRETURN-PATH: <g@y>\nA: b\n\nx", b"A: b\n\nx"),
+        (b"Return-Path: <f@y>\r\n\r\nx", b"\r\nx"),
+        (b"A: b\r\n\r\nReturn-Path: of the body\r\n", b"A: b\r\n\r\nReturn-Path: of the body\r\n"),
+        (b"\r\nReturn-Path: of the body\r\n", b"\r\nReturn-Path: of the body\r\n"),
+        (b"X-Return-Path: <f@y>\r\n\r\n", b"X-Return-Path: <f@y>\r\n\r\n"),
+        (b"A: b\r\nReturn-Path: <f@y>", b"A: b\r\n"),
+        (b"Return-Path: <f@y>", b""),
+        (b"", b""),
+    ],
+)
+def test_the_envelope_sender_stands_on_top_and_nothing_else_claims_to_be_it(mail, delivered):
+    assert with_return_path(mail, "a@x.test") == b"Return-Path: <a@x.test>\r\n" + delivered
+
+
+def test_many_return_paths_cost_no_time():
+    """Linear in the size, however it is made."""
+    for mail in (b"Return-Path: <f@y>\r\n" * 200_000, b"Return-Path:\r\n" + b" \r\n" * 1_000_000, b"\r" * 4_000_000):
+        begin = time.process_time()
+        assert with_return_path(mail, "a@x.test").startswith(b"Return-Path: <a@x.test>\r\n")
+        assert time.process_time() - begin < 5
 
 
 def test_the_authority_and_its_certificate(tmp_path):

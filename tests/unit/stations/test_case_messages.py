@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from raypost.archive import corrections, openings, partners, recalls, rerouting, rules, search, transfers
 from raypost.archive.rearm import order_again, rearm
-from raypost.archive.tables import CaseRow, TransferRow
+from raypost.archive.tables import CaseRow, RuleRow, TransferRow
 from raypost.errors import UsageError
 from raypost.model.rules import Rule, RuleAction
 from raypost.model.transfer import Priority
@@ -239,6 +239,91 @@ def test_a_silent_centre_is_left_by_rule_and_told(neustadt, ludwigshafen, postma
     assert neustadt.rows("select body from rp_message where kind = 'redirect'")[0][0]["to_name"] == "Mannheim"
 
 
+def test_sealed_mails_of_a_study_that_goes_elsewhere_are_not_kept(neustadt, postman, head, mannheim) -> None:
+    with neustadt.archive.database.transaction() as tx:
+        rule = Rule("next", RuleAction.REROUTE, "mannheim", partner="ludwigshafen", deadline_s=40.0)
+        rules.add_rule(tx, rule, now=neustadt.clock.now(), who="test")
+    send_head(neustadt, head)
+    neustadt.work()  # sealed, and no relay takes them
+    silent = neustadt.transfer("out")
+    named = "select message_file from rp_message where kind in ('parcel', 'manifest') and message_file <> ''"
+    files = [neustadt.archive.spool.path(row.message_file) for row in neustadt.rows(named)]
+    assert files and all(file.exists() for file in files)
+    neustadt.clock.pass_time(41)
+    neustadt.settle.check(silent.id)
+    assert neustadt.rows("select state from rp_transfer order by id")[0].state == "rerouted"
+    assert not any(file.exists() for file in files)
+
+
+LOST = "select fields from rp_event where kind = 'rule without target' and level = 'alarm' order by id"
+
+
+@pytest.fixture
+def lost_rule(neustadt) -> None:
+    """A rule for a silent centre that names a site which is gone, as an import may bring it."""
+    with neustadt.archive.database.transaction() as tx:
+        tx.add(
+            RuleRow(
+                rule_key="gone-first",
+                action="reroute",
+                target="gone",
+                priority="routine",
+                partner="ludwigshafen",
+                deadline_s=40.0,
+                added_at=neustadt.clock.now(),
+                added_by="import",
+                **dict.fromkeys(
+                    ("origin", "calling_ae_title", "called_ae_title", "modality", "study_description", "body_part"), ""
+                ),
+            )
+        )
+
+
+def work_for(neustadt, seconds: int) -> None:
+    for _ in range(seconds):
+        neustadt.clock.pass_time(1)
+        neustadt.work()
+
+
+def test_a_rule_for_a_silent_centre_whose_target_is_gone_is_told_and_the_next_one_counts(
+    neustadt, postman, head, mannheim, lost_rule
+) -> None:
+    with neustadt.archive.database.transaction() as tx:
+        rule = Rule("next", RuleAction.REROUTE, "mannheim", partner="ludwigshafen", deadline_s=60.0)
+        rules.add_rule(tx, rule, now=neustadt.clock.now(), who="test")
+    send_head(neustadt, head)
+    work_for(neustadt, 35)
+    assert not neustadt.rows(LOST)
+    work_for(neustadt, 15)
+    assert [row.fields for row in neustadt.rows(LOST)] == [{"because": "rule:gone-first", "target": "gone"}]
+    assert neustadt.transfer("out").state == "closed", "the other rule has more patience"
+    work_for(neustadt, 30)
+    states = neustadt.rows("select partner_id, state from rp_transfer order by id")
+    assert [row.state for row in states][0] == "rerouted" and states[1].partner_id == mannheim.site_id
+    assert len(neustadt.rows(LOST)) == 1
+
+
+def test_the_only_rule_for_a_silent_centre_leads_nowhere(neustadt, postman, head, lost_rule) -> None:
+    """It rings once, and everything else of the transfer goes on: it is repeated, and a person is told."""
+    send_head(neustadt, head)
+    postman.lose = lambda kind, number: True
+    for _ in range(170):
+        neustadt.clock.pass_time(1)
+        neustadt.work()
+        postman.carry()
+    assert len(neustadt.rows(LOST)) == 1
+    assert neustadt.transfer("out").state == "closed" and neustadt.transfer("out").rounds > 0
+    assert "transfer silent" in neustadt.kinds()
+
+
+def test_a_rule_that_names_this_site_itself_breaks_nothing(neustadt, postman, head, lost_rule) -> None:
+    neustadt.rows("update rp_rule set target = 'neustadt' returning id")
+    send_head(neustadt, head)
+    work_for(neustadt, 45)
+    assert [row.fields["target"] for row in neustadt.rows(LOST)] == ["neustadt"]
+    assert neustadt.transfer("out").state == "closed"
+
+
 def test_a_late_receipt_of_the_first_centre_is_good_news(neustadt, ludwigshafen, postman, head, mannheim) -> None:
     send_head(neustadt, head)
     neustadt.work()
@@ -262,8 +347,8 @@ def test_a_late_receipt_of_the_first_centre_is_good_news(neustadt, ludwigshafen,
 def order_reroute(neustadt, mannheim) -> None:
     with neustadt.archive.database.transaction() as tx:
         row = outgoing(neustadt, tx)
-        onward = rerouting.reroute(tx, row, mannheim, neustadt.clock.now(), who="test", why="ordered")
-        rearm(tx, onward, neustadt.limits, neustadt.clock.now())
+        rerouted = rerouting.reroute(tx, row, mannheim, neustadt.clock.now(), who="test", why="ordered")
+        rearm(tx, rerouted.onward, neustadt.limits, neustadt.clock.now())
         rearm(tx, row, neustadt.limits, neustadt.clock.now())
 
 
