@@ -184,7 +184,7 @@ def test_a_relay_with_a_small_limit_gets_smaller_parcels(
 ) -> None:
     """Last of this module: the relay stays small. It shrinks while mails wait, so that they are refused by size."""
     referrer = real_pair.referrer
-    study = make_study(tmp_path / "ct", seed=5, slices=30)
+    study = make_study(tmp_path / "ct", seed=5, slices=30, size_px=128)  # more than fits into one parcel
     refused_before = len(real_pair.centre.quarantine())
     real_relay.stop()
     assert _storescu(referrer.site.dicom_port, "LUDWIGSHAFEN_N", study.files).startswith("0\n")
