@@ -187,11 +187,12 @@ def _commits(database: Database) -> int:
 
 
 def _key_series_filed(centre: Database) -> float:
-    """Return when the last image of the series that makes the study readable was filed."""
+    """Return when the last image of the series that makes the study readable was filed; of all, where there is none."""
     with centre.transaction() as tx:
         instances = list(tx.scalars(sa.select(InstanceRow)))
         ranks = cases.reading_ranks(tx, instances)
-        return max(one.received_at for one in instances if is_key_series(ranks[one.id])).timestamp()
+        key_series = [one for one in instances if is_key_series(ranks[one.id])]
+        return max(one.received_at for one in key_series or instances).timestamp()
 
 
 def _parcel_times(databases: dict[str, Database]) -> tuple[int, float, float]:
