@@ -3,6 +3,8 @@
 RaypostError                  code: stable, documented; `what` happened, its `meaning` for the images, what to `do`
 ├── UsageError                wrong use: a person typed or configured something that cannot be right (exit code 2)
 ├── NotNowError               right, but not at this moment (exit code 3)
+├── ForbiddenError            a person wanted what no role of the person allows (exit code 2)
+├── UnsafeSettingsError       the site does not start before its settings and files are safe
 ├── TransientError            the machine retries
 │   ├── UnreachableError      a peer did not answer
 │   └── UnknownOutcomeError   the peer may or may not have taken it: it is sent again, the receiver drops the double
@@ -59,6 +61,35 @@ class NotNowError(RaypostError):
     meaning = "Nothing was changed and nothing was sent."
     do = "Try again later."
     exit_code = 3
+
+
+class ForbiddenError(RaypostError):
+    """A person wanted to do what none of the person's roles allows.
+
+    Args:
+        name: Login name of the person, as it was given.
+        right: What the person wanted to do, in the words of the table of rights.
+        what: What happened.
+        do: What the reader should do.
+    """
+
+    code = "RP-003"
+    meaning = "Nothing was changed and nothing was sent; the attempt is written down."
+    do = "Let somebody do it who may, or have an administrator give the role: `raypost user role`."
+    exit_code = 2
+
+    def __init__(self, name: str, right: str, what: str, *, do: str | None = None) -> None:
+        super().__init__(what, do=do)
+        self.name = name
+        self.right = right
+
+
+class UnsafeSettingsError(RaypostError):
+    """Settings or files of the site would lay it open to others."""
+
+    code = "RP-004"
+    meaning = "The site did not start: nothing is received, sent or fetched. What is here is as it was."
+    do = "Do what is said at each of them, then start again; `raypost check` shows them, too."
 
 
 class TransientError(RaypostError):

@@ -131,6 +131,9 @@ class DicomSettings(_Section):
     tls_client_ca: Annotated[
         Path | None, Field(description="PEM file; peers must then show a certificate of this authority")
     ] = None
+    plain_allowed: Annotated[
+        bool, Field(description="answer other machines without TLS: only where the network is the hospital's own")
+    ] = False
     pdu_size_max_bytes: Annotated[int, Field(ge=16_384, le=1 << 20, description="longest PDU that is read")] = 262_144
     instance_size_max_bytes: Annotated[int, Field(ge=1 << 20, description="largest instance that is taken")] = 2 << 30
     associations_max: Annotated[int, Field(ge=1, le=500, description="associations at once")] = 32
@@ -161,7 +164,7 @@ class RelaySettings(_Section):
     imap_port: Annotated[Port, Field(description="993 with tls, 143 with starttls")] = 993
     imap_security: Annotated[Literal["tls", "starttls"], Field(description="there is no third")] = "tls"
     username: Annotated[Word, Field(description="login, for both")]
-    password_file: Annotated[Path, Field(description="file that holds the password; not to be readable by everybody")]
+    password_file: Annotated[Path, Field(description="file that holds the password; closed to all others: chmod 600")]
     ca_file: Annotated[Path | None, Field(description="PEM file of the authority to trust; default: the system's")] = (
         None
     )
@@ -264,6 +267,19 @@ class LimitSettings(_Section):
     disk_free_min_bytes: Annotated[int, Field(ge=0, description="below that nothing more is taken in")] = 1 << 30
 
 
+class AuditSettings(_Section):
+    """[audit] Where audit messages go beside this site's own audit trail (DICOM PS3.15, A.6 and A.7)."""
+
+    syslog_host: Annotated[str, Field(description="syslog receiver, as its certificate names it; empty: none")] = ""
+    syslog_port: Annotated[Port, Field(description="6514 with tls, 514 with udp")] = 6514
+    syslog_transport: Annotated[
+        Literal["tls", "udp"], Field(description="udp has neither encryption nor proof that anything arrived")
+    ] = "tls"
+    ca_file: Annotated[Path | None, Field(description="PEM file of the authority to trust; default: the system's")] = (
+        None
+    )
+
+
 class _Schema(_Section):
     """The whole file."""
 
@@ -274,6 +290,7 @@ class _Schema(_Section):
     relay: Annotated[dict[RelayName, RelaySettings], Field(min_length=1, max_length=8)]
     transfer: TransferSettings = TransferSettings()
     limits: LimitSettings = LimitSettings()
+    audit: AuditSettings = AuditSettings()
 
     @model_validator(mode="after")
     def _relays_differ(self) -> Self:
@@ -422,6 +439,7 @@ def _absolute(settings: Settings, folder: Path) -> Settings:
         update={
             "data_folder": data_folder,
             "relay": relays,
+            "audit": settings.audit.model_copy(update={"ca_file": _fix(settings.audit.ca_file)}),
             "dicom": dicom.model_copy(update=paths),
             "database": database.model_copy(update={"embedded_folder": embedded}),
         }

@@ -28,7 +28,7 @@ def peer_seconds(name: str, study: Path) -> float:
 
 
 def dcmsend(study: Path, port: int, called: str, calling: str) -> None:
-    """Send a folder of DICOM files."""
+    """Send a folder of DICOM files in the order of their names: a scanner's, which a folder does not keep."""
     command = [
         "dcmsend",
         "-aet",
@@ -39,8 +39,7 @@ def dcmsend(study: Path, port: int, called: str, calling: str) -> None:
         "131072",
         "127.0.0.1",
         str(port),
-        "+sd",
-        str(study),
+        *map(str, sorted(study.iterdir())),
     ]
     subprocess.run(command, check=True, env=ENVIRONMENT, capture_output=True)
 

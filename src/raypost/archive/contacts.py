@@ -54,6 +54,12 @@ def _capability(tx: Transaction, site_id: int, name: str) -> Any:
     return (found or {}).get(name)
 
 
+def keys_known(tx: Transaction, site_id: int) -> tuple[str, ...] | None:
+    """Return which of our keys a partner holds, by its last hello; None while it said nothing of them."""
+    keys = _capability(tx, site_id, "your_keys")
+    return tuple(keys) if keys else None
+
+
 def restores_heard(tx: Transaction, site_id: int) -> int:
     """Return of how many restores from a backup the partner's hellos told."""
     return tx.scalar(sa.select(ContactRow.restores_heard).where(ContactRow.site_id == site_id)) or 0

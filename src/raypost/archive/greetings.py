@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from raypost import __version__
-from raypost.archive import contacts, events, planning, relays
+from raypost.archive import audit_chain, contacts, events, planning, relays
 from raypost.archive.database import Transaction
 from raypost.archive.tables import ContactRow, MessageRow, PartnerRow, RestoreRow, SiteRow, TransferRow
 from raypost.model.audit import EventKind, Level
@@ -60,6 +61,11 @@ def due_partners(tx: Transaction, now: datetime) -> list[int]:
     return [row.site_id for row in rows]
 
 
+def greet_all_now(tx: Transaction, now: datetime) -> None:
+    """Have every partner get a hello at once: there is something to say."""
+    tx.execute(sa.update(ContactRow).values(due=now, written_at=None))
+
+
 def next_step(tx: Transaction, partner: Partner, limits: Limits, now: datetime) -> ContactStep:
     """Decide what is due with a partner and write down when to look again; its row is locked after that."""
     row = contacts.row_of(tx, partner.site_id)
@@ -107,10 +113,14 @@ def compose(
     mail_size_max_bytes: int,
     limits: Limits,
     now: datetime,
+    certificate: str = "",
+    your_keys: Sequence[str] = (),
 ) -> Greeting:
     """Say our sign of life; numbers go on after a restore from a backup.
 
     Args:
+        certificate: Ours, if the partner does not hold all of its keys.
+        your_keys: The keys of the partner that we hold and that work.
         transfer_key: A random key of its own; a hello belongs to no transfer.
         mail_size_max_bytes: Largest mail that is fetched here.
     """
@@ -141,6 +151,9 @@ def compose(
         echo,
         tx.scalar(sa.select(RestoreRow.backup_at).order_by(RestoreRow.id.desc()).limit(1)),
         relays.fetch_rate_bytes_per_s(tx),
+        certificate,
+        tuple(your_keys),
+        str(head) if (head := audit_chain.head(tx)).sequence else "",
     )
     return Greeting(number, message)
 
@@ -205,6 +218,7 @@ def take_hello(tx: Transaction, partner: Partner, message: Hello, limits: Limits
         return []
     row.heard_number, row.heard_written_at = message.head.number, message.head.written_at
     row.heard_at = row.hello_heard_at = now
+    before = (row.capabilities or {}).get("audit_head", "")
     row.capabilities = {
         "software": message.software,
         "versions": list(message.versions),
@@ -212,7 +226,12 @@ def take_hello(tx: Transaction, partner: Partner, message: Hello, limits: Limits
         "mail_size_max": message.mail_size_max_bytes,
         "interval_s": message.interval_s,
         "fetch_rate": message.fetch_bytes_per_s or (row.capabilities or {}).get("fetch_rate", 0),
+        "your_keys": list(message.your_keys),
+        "audit_head": message.audit_head or before,
     }
+    if message.restored_from in (None, row.restored_at) and _went_back(before, message.audit_head):
+        heads = {"head_before": before, "head_now": message.audit_head}
+        events.record(tx, now, EventKind.AUDIT_WENT_BACK, level=Level.ALARM, site_id=partner.site_id, **heads)
     if row.state == ContactState.SILENT.value:
         events.record(tx, now, EventKind.PARTNER_HEARD_AGAIN, level=Level.NOTICE, site_id=partner.site_id)
     _fire(row, ContactEvent.HEARD, now)
@@ -225,8 +244,17 @@ def take_hello(tx: Transaction, partner: Partner, message: Hello, limits: Limits
         number=message.head.number,
         clock_offset_s=row.clock_offset_s,
         clock_uncertainty_s=row.clock_uncertainty_s,
+        audit_head=message.audit_head,
     )
     return _after_restore(tx, row, message, limits, now)
+
+
+def _went_back(before: str, after: str) -> bool:
+    """Say whether a partner's audit trail is shorter than it was, or another one of the same length."""
+    if not before or not after:
+        return False
+    (old, old_hash), (new, new_hash) = before.split(":"), after.split(":")
+    return int(new) < int(old) or (new == old and new_hash != old_hash)
 
 
 def _note_clock(row: ContactRow, message: Hello, now: datetime) -> None:

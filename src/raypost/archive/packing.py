@@ -17,6 +17,7 @@ from raypost.model.manifest import ManifestEntry, ParcelEntry
 from raypost.model.transfer import MessageKind
 from raypost.transfer import pacing
 from raypost.transfer.pacing import PacingLimits, Waiting
+from raypost.transfer.reading_order import is_read_first
 
 PLAN_ITEMS_MAX = 600
 """So many waiting instances are looked at for one parcel; more than fit into any."""
@@ -92,8 +93,8 @@ def plan_parcels(
             break
         entries = pacing.fill_parcel(waiting, size_max_bytes, limits.instances_max)
         ranks = {row.sha256: row.reading_rank for row in rows}
-        first_read = min(ranks[entry.instance.sha256] for entry in entries)
-        message_row = add_message(tx, transfer, MessageKind.PARCEL, before + 1, now, reading_rank=first_read)
+        is_first = any(is_read_first(ranks[entry.instance.sha256]) for entry in entries)
+        message_row = add_message(tx, transfer, MessageKind.PARCEL, before + 1, now, is_read_first=is_first)
         _fill(tx, message_row, rows, entries)
         planned += 1
     return planned

@@ -96,6 +96,12 @@ def all_partners(tx: Transaction) -> list[Partner]:
     return [_partner(row, site, tuple(mailboxes.get(row.id, ()))) for row, site in found]
 
 
+def certificate_of(tx: Transaction, site_id: int) -> str:
+    """Return the certificate of a site in force as it was taken over last; empty when there is none."""
+    query = sa.select(PartnerRow.certificate).where(PartnerRow.site_id == site_id, PartnerRow.retired_at.is_(None))
+    return tx.scalar(query) or ""
+
+
 def own_site(tx: Transaction) -> Partner:
     """Return this site.
 

@@ -40,14 +40,14 @@ def add_message(
     body: dict[str, Any] | None = None,
     *,
     by_all: bool = False,
-    reading_rank: int = 0,
+    is_read_first: bool = False,
 ) -> int:
     """Plan an outgoing message once; return its number in the table, or of the one that was there.
 
     What an emergency waits for is planned once more for each further relay of the partner.
 
     Args:
-        reading_rank: Of a parcel: the lowest among its instances, 0 for what is read first.
+        is_read_first: A parcel with something of what makes the study readable.
     """
     priority = Priority(transfer.priority)
     by_relays: list[str] = []
@@ -65,7 +65,7 @@ def add_message(
             "state": "planned",
             "planned_at": now,
             "body": body,
-            "priority_rank": pacing.message_rank(kind, priority, reading_rank),
+            "priority_rank": pacing.message_rank(kind, priority, is_read_first=is_read_first),
         }
         for copy in range(max(1, len(by_relays)))
     ]

@@ -22,6 +22,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         """Use the folder, made when it is missing."""
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # `parents` below would make it open to others
         for name in ("temporary", "mail", "sealed", "assembly", "quarantine"):
             (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
 

@@ -45,6 +45,7 @@ def _partner(name: str, display_name: str, row: ContactRow | None) -> dict[str, 
         "round_trip_s": round(row.round_trip_s, 2) if row and row.round_trip_s is not None else None,
         "software": capabilities.get("software"),
         "kinds": capabilities.get("kinds"),
+        "audit_head": capabilities.get("audit_head") or None,
     }
 
 

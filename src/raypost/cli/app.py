@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from raypost import __version__
-from raypost.cli import address_book, archive, backup, case_messages, rules, run, site, status, transfers
+from raypost.cli import (
+    address_book,
+    archive,
+    audit,
+    backup,
+    case_messages,
+    keys,
+    rules,
+    run,
+    site,
+    status,
+    transfers,
+    users,
+)
 
 app = typer.Typer(
     name="raypost",
@@ -25,7 +38,10 @@ case_messages.register(app)
 status.register(app)
 backup.register(app)
 address_book.register(app)
+keys.register(app)
 rules.register(app)
+audit.register(app)
+users.register(app)
 
 
 def _version(is_asked: bool) -> None:

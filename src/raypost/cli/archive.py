@@ -17,6 +17,7 @@ from raypost.cli.output import (
     bytes_text,
     console,
     guarded,
+    person,
     settings_of,
     show_table,
 )
@@ -59,6 +60,7 @@ def study_list(
     """
     with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
         found = search.studies(tx, limit=limit, text=text, with_withdrawn=with_withdrawn)
+        events.record(tx, site.clock.now(), EventKind.STUDIES_LISTED, who=person(), results=len(found))
     rows = [
         (
             one["study_key"],
@@ -86,6 +88,8 @@ def study_show(study_key: KeyArgument, config: ConfigOption = DEFAULT_CONFIG, as
     settings = settings_of(config)
     with opened_site(settings) as site, site.archive.database.transaction() as tx:
         found = search.study(tx, study_key)
+        case_id = search.case_by_key(tx, study_key).id
+        events.record(tx, site.clock.now(), EventKind.STUDY_SHOWN, case_id=case_id, who=person())
     answer(as_json, found, lambda: study_text.show(found, settings.zone))
 
 
@@ -111,7 +115,8 @@ def study_export(
         finally:  # what has left the archive is recorded, no more and no less
             if written:
                 with site.archive.database.transaction() as tx:
-                    events.record(tx, site.clock.now(), EventKind.EXPORTED, case_id=case.id, instances=len(written))
+                    now, count = site.clock.now(), len(written)
+                    events.record(tx, now, EventKind.EXPORTED, case_id=case.id, instances=count, who=person())
     shape = {"folder": str(folder), "files": len(written)}
     answer(as_json, shape, lambda: console.print(f"{len(written)} files in {folder}.", markup=False))
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from raypost.archive import contacts, corrections, openings, partners, recalls, rerouting, search, transfers
+from raypost.archive import contacts, corrections, openings, partners, people, recalls, rerouting, search, transfers
 from raypost.archive.database import Transaction
 from raypost.archive.rearm import rearm
 from raypost.cli import study_text, transfer_text
@@ -25,12 +26,15 @@ from raypost.cli.output import (
     settings_of,
 )
 from raypost.errors import UsageError
-from raypost.node.site import opened_site
+from raypost.model.rights import Right
+from raypost.node.site import Site, opened_site
 
 TransferKey = Annotated[str, typer.Argument(metavar="KEY", help="As `raypost transfer list` shows it.")]
 StudyKey = Annotated[str, typer.Argument(metavar="KEY", help="As `raypost study list` shows it.")]
 WhyOption = Annotated[str, typer.Option(help="The reason; people at the other side read it.")]
-WhoOption = Annotated[str, typer.Option(help="Who it is; default: the login name on this machine.")]
+WhoOption = Annotated[
+    str, typer.Option(help="The person, as in `raypost user list`; default: the login name on this machine.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -146,11 +150,11 @@ def study_open(
 ) -> None:
     """Note that a person opened a study; its sender is told.
 
-    Example: raypost study open k3v7qj2m4xw6a --who "Dr. Keller"
+    Example: raypost study open k3v7qj2m4xw6a --who keller
     """
-    with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
+    with opened_site(settings_of(config)) as site, _noted(site) as tx:
         case = search.case_by_key(tx, study_key)
-        name = who.strip() or person()
+        name = _in_the_name_of(tx, who, Right.OPEN_STUDY)
         is_told = openings.open_case(tx, case, site.clock.now(), name)
     shape = {"study_key": study_key, "who": name, "sender_told": is_told}
     text = f"Opened by {name}: {'the sender is told' if is_told else 'noted here, no partner is told'}."
@@ -163,11 +167,11 @@ def study_take(
 ) -> None:
     """Ask the sender for the responsibility for a case; its signed answer decides.
 
-    Example: raypost study take k3v7qj2m4xw6a --who "Dr. Keller"
+    Example: raypost study take k3v7qj2m4xw6a --who keller
     """
-    with opened_site(settings_of(config)) as site, site.archive.database.transaction() as tx:
+    with opened_site(settings_of(config)) as site, _noted(site) as tx:
         case = search.case_by_key(tx, study_key)
-        holder = openings.ask_to_take(tx, case, site.clock.now(), who.strip() or person())
+        holder = openings.ask_to_take(tx, case, site.clock.now(), _in_the_name_of(tx, who, Right.TAKE_CASE))
     shape: dict[str, Any] = {"study_key": study_key, "asked": holder is None, "responsible": holder}
     text = f"{holder} has the case already." if holder else "Asked; `raypost study show` tells the sender's answer."
     answer(as_json, shape, lambda: console.print(text, markup=False))
@@ -208,6 +212,21 @@ def study_correct(
     untold = sorted(_holders(found) - set(told))
     shape = {"study_key": study_key, "changed": sorted(changes), "partners_told": told, "partners_not_told": untold}
     answer(as_json, shape, lambda: console.print(_corrected_text(found, told, untold), markup=False))
+
+
+@contextlib.contextmanager
+def _noted(site: Site) -> Iterator[Transaction]:
+    """Give a transaction for an act of a person; a refusal is written down though the act is rolled back."""
+    database = site.archive.database
+    with people.noting_refusals(database, site.clock.now()), database.transaction() as tx:
+        yield tx
+
+
+def _in_the_name_of(tx: Transaction, who: str, right: Right) -> str:
+    """Return the name for an act: that of a person who may do it, or else the login name on this machine."""
+    if not who.strip():
+        return person()
+    return people.require(tx, people.login_name_of(tx, who.strip()), right).display_name
 
 
 def _told(tx: Transaction, transfer_key: str, kind: str) -> tuple[str, bool]:

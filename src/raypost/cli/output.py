@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
+import pwd
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -15,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raypost.errors import RaypostError
+from raypost.model.person import DISPLAY_NAME_LENGTH_MAX
 from raypost.model.units import size_text
 from raypost.node import logs
 from raypost.settings import Settings, load
@@ -84,11 +87,23 @@ def settings_of(file: Path) -> Settings:
 
 
 def person() -> str:
-    """Return who gives the order: the login name on this machine."""
+    """Return who gives the order: the login name on this machine, also of somebody who types it through sudo.
+
+    It is written down, not proven: whoever may type commands here may do everything (docs/explanation/who-may-what.md).
+    """
     try:
-        return getpass.getuser()
+        return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
+
+
+def full_name(login: str) -> str:
+    """Return the name for people that this machine knows of a login name, else that name itself."""
+    try:
+        said = pwd.getpwnam(login).pw_gecos.split(",")[0].strip()
+    except KeyError:
+        return login
+    return said if said and said.isprintable() and len(said) <= DISPLAY_NAME_LENGTH_MAX else login
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:

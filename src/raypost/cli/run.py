@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from raypost.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, guarded
+from raypost.node.start_checks import refuse_unsafe
 from raypost.settings import load
 
 
@@ -25,11 +26,11 @@ def serve(
     verbose: Annotated[bool, typer.Option(help="Log what goes well, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Say in one line of JSON when it is ready.")] = False,
 ) -> None:
-    """Run this site until it is told to stop; restarts whatever dies.
+    """Run this site until it is told to stop; restarts whatever dies. Unsafe settings are refused with what to change.
 
     Example: raypost serve -c /srv/raypost/raypost.toml
     """
-    load(config)
+    refuse_unsafe(config, load(config))
     flags = [flag for flag, is_set in (("--verbose", verbose), ("--json", as_json)) if is_set]
     command = [sys.executable, "-m", "raypost.node.supervisor", str(config.absolute()), *flags]
     os.execv(sys.executable, command)

@@ -174,7 +174,7 @@ def _take_in(
             console.print(f"\rtaking in {number} of {len(files)}", end="", markup=False)
         try:
             file.open("rb").close()
-            filed = intake.take_file(file)
+            filed = intake.take_file(file, who=person())
         except OSError as error:
             left_out.append({"file": str(file), "why": f"it cannot be read: {error.strerror}"})
         except BadInputError as error:

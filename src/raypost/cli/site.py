@@ -10,7 +10,20 @@ import typer
 
 from raypost.archive import migrate
 from raypost.archive.database import Database
-from raypost.cli.output import DEFAULT_CONFIG, ConfigOption, JsonOption, answer, console, guarded, settings_of
+from raypost.cli.output import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    answer,
+    console,
+    full_name,
+    guarded,
+    person,
+    settings_of,
+)
+from raypost.errors import UsageError
+from raypost.model.person import Person, is_login_name
+from raypost.model.rights import Role
 from raypost.node.setup import RelayTemplate, Template, make_site
 from raypost.node.site import database_url, running_database
 from raypost.sealing.certificates import spell_fingerprint
@@ -42,9 +55,15 @@ def init(
     ae_stem: Annotated[str, typer.Option(help="AE title for this site at its partners, at most 14 characters.")] = "",
     relay: Annotated[str, typer.Option(help="Host name of the mail relay, for SMTP and IMAP.")] = "mail.example.org",
     calling: Annotated[list[str] | None, typer.Option(help="AE title of a modality that may send; repeatable.")] = None,
+    administrator: Annotated[
+        str, typer.Option(help="Login name of the first administrator; default: whoever types this.")
+    ] = "",
+    administrator_password_file: Annotated[
+        Path | None, typer.Option(help="Write a one-time password for the administrator into this new file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a site: folder, commented raypost.toml, key, database.
+    """Make a site: folder, commented raypost.toml, key, database, first administrator.
 
     Example: raypost init /srv/raypost --name neustadt --address neustadt@stroke.example --relay mail.stroke.example
     """
@@ -56,7 +75,8 @@ def init(
         relays=(RelayTemplate(smtp_host=relay, imap_host=relay),),
         calling=tuple(calling or ()),
     )
-    file, fingerprint = make_site(folder, template)
+    first = _administrator(administrator)
+    file, fingerprint = make_site(folder, template, first, administrator_password_file)
 
     def _show() -> None:
         console.print(f"The site {name} is made in {folder}.", markup=False)
@@ -67,8 +87,19 @@ def init(
             f"then `raypost serve -c {file}` and `raypost check -c {file}`.",
             markup=False,
         )
+        console.print(f"Administrator: {first.name}; `raypost user add -c {file} …` adds others.", markup=False)
+        if administrator_password_file is not None:
+            console.print(f"One-time password of {first.name}: in {administrator_password_file}", markup=False)
 
-    answer(as_json, {"config": str(file), "fingerprint": fingerprint}, _show)
+    answer(as_json, {"config": str(file), "fingerprint": fingerprint, "administrator": first.name}, _show)
+
+
+def _administrator(name: str) -> Person:
+    """Return the first administrator: the one who is named, else whoever types the command."""
+    login = name or person().lower()
+    if not is_login_name(login):
+        raise UsageError(f"{login!r} is no login name: a-z 0-9 . _ -", do="Name the administrator: --administrator.")
+    return Person(login, full_name(login), roles=frozenset({Role.ADMINISTRATOR}))
 
 
 @guarded
@@ -88,7 +119,7 @@ def check(
 
     settings = settings_of(config)
     findings: list[self_test.Finding] = []
-    for finding in self_test.run(settings, partner or None, timeout_s):
+    for finding in self_test.run(settings, partner or None, timeout_s, config):
         findings.append(finding)
         if not as_json:
             console.print(f"{MARKS[finding.is_good]}  {finding.name}: {finding.what}", markup=False)

@@ -79,7 +79,23 @@ class EventKind(Enum):
     UNKNOWN_MESSAGE = "unknown message"
     BACKED_UP = "backed up"
     RESTORED = "restored"
+    KEY_ENDS = "key ends"
+    KEYS_RENEWED = "keys renewed"
+    KEYS_REFUSED = "keys refused"
+    KEY_REVOKED = "key revoked"
+    AUDIT_WENT_BACK = "audit went back"
     RULE_WITHOUT_TARGET = "rule without target"
+    PERSON_CHANGED = "person changed"
+    RIGHT_REFUSED = "right refused"
+    USER_SIGNED_IN = "user signed in"
+    USER_SIGN_IN_REFUSED = "user sign-in refused"
+    STARTED = "started"
+    STOPPED = "stopped"
+    STUDY_SHOWN = "study shown"
+    STUDIES_LISTED = "studies listed"
+    AUDIT_USED = "audit used"
+    SYSLOG_UNREACHABLE = "syslog unreachable"
+    SYSLOG_REACHED = "syslog reached"
 
 
 EVENT_TEXT: dict[EventKind, str] = {
@@ -142,7 +158,23 @@ EVENT_TEXT: dict[EventKind, str] = {
     EventKind.SCANNER_SILENT: "A scanner that usually sends has sent nothing for long.",
     EventKind.UNKNOWN_MESSAGE: "A partner sent a message of a kind that this version does not know.",
     EventKind.BACKED_UP: "A backup was made.",
+    EventKind.KEY_ENDS: "The certificate of a site ends soon, or has ended: nothing can be sealed with it then.",
+    EventKind.KEYS_RENEWED: "A site renewed its keys under the same fingerprint.",
+    EventKind.AUDIT_WENT_BACK: "A partner's audit trail is shorter than it was, or another one; it says of no restore.",
+    EventKind.KEY_REVOKED: "The key of a site was revoked: nothing is sealed to it or believed of it any more.",
+    EventKind.KEYS_REFUSED: "A hello brought a certificate that is not its sender's; nothing of it was taken over.",
     EventKind.RESTORED: "This site was restored from a backup.",
     EventKind.RULE_WITHOUT_TARGET: "A rule or a called AE title names a partner or node that is not there any more.",
+    EventKind.PERSON_CHANGED: "A person was added, disabled or enabled, or has another role or password.",
+    EventKind.RIGHT_REFUSED: "Somebody wanted to do what none of the person's roles allows.",
+    EventKind.USER_SIGNED_IN: "A person signed in.",
+    EventKind.USER_SIGN_IN_REFUSED: "Signing in was refused: name, password, or too many attempts.",
+    EventKind.STARTED: "The program that does this site's work started.",
+    EventKind.STOPPED: "The program that does this site's work was stopped.",
+    EventKind.STUDY_SHOWN: "A person looked at the data of a study.",
+    EventKind.STUDIES_LISTED: "A person listed or searched the studies.",
+    EventKind.AUDIT_USED: "A person read the audit trail.",
+    EventKind.SYSLOG_UNREACHABLE: "The audit receiver does not answer; audit messages wait and are sent when it does.",
+    EventKind.SYSLOG_REACHED: "The audit receiver answers again.",
 }
 """One plain sentence an event kind; the reference page is made from it."""

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from raypost.archive import collected, partners, queue, search
 from raypost.dicom.scu import DicomNode, echo
-from raypost.errors import RaypostError, RefusedError, UnreachableError, UsageError
+from raypost.errors import RaypostError, RefusedError, UnreachableError, UnsafeSettingsError, UsageError
 from raypost.lab.sample_studies import tiny_ct, write_study
 from raypost.mail.imap import ImapMailbox
 from raypost.mail.smtp import SmtpSession
 from raypost.model.site import Partner
 from raypost.model.transfer import Priority
 from raypost.model.units import duration_text, size_text
+from raypost.node import start_checks
 from raypost.node.accounts import imap_account, smtp_account
 from raypost.node.ae_titles import partner_with_title
 from raypost.node.dicom_process import make_intake, port_in_use
@@ -47,13 +48,16 @@ class Finding:
         return {"name": self.name, "good": self.is_good, "what": self.what, "do": self.do, "code": self.code}
 
 
-def run(settings: Settings, partner_name: str | None, timeout_s: float) -> Iterator[Finding]:
+def run(settings: Settings, partner_name: str | None, timeout_s: float, file: Path | None = None) -> Iterator[Finding]:
     """Test everything in the order in which it depends on each other.
 
     Args:
         partner_name: Also send a test transfer there.
         timeout_s: Patience with each test transfer.
+        file: The raypost.toml of the settings: whether `raypost serve` would find everything safe.
     """
+    if file is not None:
+        yield from _safety(file, settings)
     for relay, it in settings.relay.items():
         yield _try(f"password of {relay}", lambda file=it.password_file: f"{len(read_password(file))} characters")  # type: ignore[misc]
     for relay in settings.relay:
@@ -71,6 +75,14 @@ def run(settings: Settings, partner_name: str | None, timeout_s: float) -> Itera
             yield from _transfers(site, partner_name, timeout_s)
     except RaypostError as error:
         yield _failed("database", error)
+
+
+def _safety(file: Path, settings: Settings) -> Iterator[Finding]:
+    found = start_checks.unsafe(file, settings)
+    for one in found:
+        yield Finding("safe to start", False, one.what, one.do, UnsafeSettingsError.code)
+    if not found:
+        yield Finding("safe to start", True, "secrets, keys and images are closed to others, connections protected")
 
 
 def _try(name: str, test: Callable[[], str]) -> Finding:

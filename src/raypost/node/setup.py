@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from raypost.archive import partners
+from raypost.archive import partners, people, sign_in
+from raypost.archive.database import Transaction
 from raypost.errors import UsageError
 from raypost.model.identifiers import is_fingerprint
+from raypost.model.person import Person
+from raypost.model.rights import Role
 from raypost.model.site import Mailbox, Partner, check_site_words
 from raypost.node.ae_titles import refuse_own_title
 from raypost.node.site import Site, opened_site
@@ -18,6 +23,9 @@ from raypost.settings import LimitSettings, RelaySettings, Settings, TransferSet
 PRIMARY_VALIDITY_DAYS = 3 * 365
 SUBKEY_VALIDITY_DAYS = 3 * 365
 CARD_MAX_BYTES = 64 << 10
+
+INIT = "raypost init"
+FIRST_ADMINISTRATOR = Person("administrator", "Administrator", roles=frozenset({Role.ADMINISTRATOR}))
 
 _TRANSFER, _LIMITS = TransferSettings(), LimitSettings()
 """The defaults, which the commented lines of raypost.toml name."""
@@ -141,6 +149,7 @@ ae_title = "RAYPOST"             # images sent to a partner's AE title instead g
 # tls_certificate = "dicom.pem"  # with tls_key: DICOM over TLS
 # tls_key = "dicom.key"
 # tls_client_ca = "modalities-ca.pem"
+# plain_allowed = true           # other machines without TLS: only where the network is the hospital's own
 {calling}
 # The account on the mail relay. There may be several tables: relays at different places, under the names they have in
 # the whole network. Mail leaves by the first that is well, and all mailboxes are emptied.
@@ -153,13 +162,28 @@ ae_title = "RAYPOST"             # images sent to a partner's AE title instead g
 
 [limits]
 # disk_free_min_bytes = {disk_free_min_bytes:_}
+
+[audit]                          # nothing here: the audit trail is kept in the database alone
+# syslog_host = "arr.example.org"
+# syslog_port = 6514
+# syslog_transport = "tls"       # or "udp": neither encryption nor proof that anything arrived
+# ca_file = "arr-ca.pem"
 """
 
 
-def make_site(folder: Path, template: Template) -> tuple[Path, str]:
+def make_site(
+    folder: Path,
+    template: Template,
+    administrator: Person = FIRST_ADMINISTRATOR,
+    one_time_password_file: Path | None = None,
+) -> tuple[Path, str]:
     """Make a site's folder with raypost.toml, key and database; return the file and the certificate's fingerprint.
 
     raypost.toml comes last: it says that the site is complete, and an attempt that failed before can be repeated.
+
+    Args:
+        administrator: The first person of the site.
+        one_time_password_file: A new file for a generated password of that person, to be changed when signing in.
 
     Raises:
         UsageError: The folder holds a site already, or a word cannot be right, or gpg is missing.
@@ -170,23 +194,27 @@ def make_site(folder: Path, template: Template) -> tuple[Path, str]:
     file = folder / "raypost.toml"
     if file.exists():
         raise UsageError(f"{file} exists already", do="Choose another folder, or edit the file.")
-    folder.mkdir(parents=True, exist_ok=True)
+    if one_time_password_file is not None and one_time_password_file.exists():
+        raise UsageError(f"{one_time_password_file} exists already", do="Choose another file for the password.")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)  # whoever may write here could exchange raypost.toml
     draft = folder / "raypost.toml.new"
+    draft.unlink(missing_ok=True)
     try:
+        draft.touch(mode=0o600)
         draft.write_text(template.text(), encoding="utf-8")
         settings = load(draft)
         for relay in settings.relay.values():
             if not relay.password_file.exists():
                 relay.password_file.touch(mode=0o600)
-        fingerprint = _make_identity(settings)
+        fingerprint = _make_identity(settings, administrator, one_time_password_file)
         draft.rename(file)
     finally:
         draft.unlink(missing_ok=True)
     return file, fingerprint
 
 
-def _make_identity(settings: Settings) -> str:
-    """Make database and key, and enter this site into its address book; whatever a failed attempt left is in no way."""
+def _make_identity(settings: Settings, administrator: Person, password_file: Path | None) -> str:
+    """Make database, key, the site's own entry and its first person; whatever a failed attempt left is in no way."""
     settings.data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     it = settings.site
     with opened_site(settings) as site:
@@ -195,8 +223,24 @@ def _make_identity(settings: Settings) -> str:
         boxes = mailboxes(own_addresses(settings))
         own = Partner(0, it.name, it.display_name, it.ae_stem, boxes[0].address, fingerprint, True, boxes)
         with site.archive.database.transaction() as tx:
-            partners.add_partner(tx, own, certificate, now=site.clock.now(), who="raypost init")
+            partners.add_partner(tx, own, certificate, now=site.clock.now(), who=INIT)
+            _enter_administrator(tx, administrator, password_file, site.clock.now())
     return fingerprint
+
+
+def _enter_administrator(tx: Transaction, person: Person, password_file: Path | None, now: datetime) -> None:
+    """Add the first person; there is no default password: without a file the person has none."""
+    if not any(one.name == person.name for one in people.all_persons(tx)):
+        people.add_person(tx, person, now=now, who=INIT, why="the first administrator")
+    if password_file is None:
+        return
+    password = sign_in.new_password()
+    sign_in.set_password(tx, person.name, password, now=now, who=INIT, is_one_time=True)
+    try:
+        with os.fdopen(os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(password + "\n")
+    except OSError as error:
+        raise UsageError(f"{password_file} cannot be written: {error.strerror}") from error
 
 
 def own_card(site: Site) -> str:

@@ -26,6 +26,7 @@ from raypost.errors import RaypostError
 from raypost.node import logs
 from raypost.node.process import SiteProcess, fork_process
 from raypost.node.site import read_password, running_database
+from raypost.node.start_checks import refuse_unsafe
 from raypost.sealing.openpgp import KeyRing
 from raypost.settings import Settings, load
 
@@ -138,8 +139,11 @@ def main() -> None:
     """Run a site until SIGTERM or SIGINT; say `{"ready": true, "dicom_port": …}` when it is up."""
     is_verbose = "--verbose" in sys.argv
     logs.configure("serve", is_verbose=is_verbose)
+    file = Path(sys.argv[1]).absolute()
     try:
-        serve(load(Path(sys.argv[1]).absolute()), as_json="--json" in sys.argv, is_verbose=is_verbose)
+        settings = load(file)
+        refuse_unsafe(file, settings)
+        serve(settings, as_json="--json" in sys.argv, is_verbose=is_verbose)
     except RaypostError as error:
         sys.stderr.write(f"{error.code} {error.what}\n  {error.meaning}\n  → {error.do}\n")
         sys.exit(error.exit_code)

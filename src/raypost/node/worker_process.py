@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
 import structlog
 
-from raypost.archive import moving, relays
+from raypost.archive import events, moving, relays
 from raypost.archive.queue import Worker
 from raypost.errors import RaypostError
+from raypost.model.audit import EventKind
 from raypost.node.accounts import smtp_account
+from raypost.node.audit_trail import audit_trail_of
 from raypost.node.process import say
 from raypost.node.site import Site
 from raypost.settings import Settings
@@ -61,6 +64,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     with Site.open(settings, connections_max=2 * threads + CONNECTIONS_BESIDE_JOBS) as site:
         site.sandbox.start()
         declare_relays(site)
+        _note(site, EventKind.STARTED)
         worker = Worker(site.archive.database, stations(site, stop), threads=threads)
         worker.rescue_at_start()
         housekeeping = threading.Thread(target=_keep_house, args=(worker, make_settle(site), stop), daemon=True)
@@ -68,6 +72,14 @@ def run(settings: Settings, stop: threading.Event) -> None:
         say({"worker": "up"})
         worker.run(stop)
         housekeeping.join(5)
+        with contextlib.suppress(RaypostError):  # the database may have stopped before us
+            _note(site, EventKind.STOPPED)
+
+
+def _note(site: Site, kind: EventKind) -> None:
+    """Record that this process started or stopped."""
+    with site.archive.database.transaction() as tx:
+        events.record(tx, site.clock.now(), kind)
 
 
 def threads_of(settings: Settings) -> int:
@@ -100,6 +112,7 @@ def stations(site: Site, stop: threading.Event) -> dict[str, Callable[..., None]
         "open": make_open(site).open,
         "file": make_file(site).file,
         "greet": make_greet(site, bell).greet,
+        "audit": audit_trail_of(site).work,
         "reject": lambda transfer_id: _reject(site, transfer_id),
         "forward": lambda node_id: _forward(site, node_id),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -102,6 +102,25 @@ class CertificateFacts:
     def usable_at(self, now: datetime) -> bool:
         """Say whether one can verify by it and encrypt to it at a time."""
         return not self.unusable_reason_at(now)
+
+
+def choose_signing_key(own: CertificateFacts, known: Collection[str] | None, now: datetime) -> str:
+    """Return the newest signing key that works and that the recipient knows; without its word, the oldest that works.
+
+    Where it knows none that works, the newest: its person must be told by us as well.
+
+    Args:
+        known: Fingerprints of our keys that the recipient holds; None: nothing is known.
+
+    Returns:
+        Empty when no key works.
+    """
+    working = sorted((one for one in own.subkeys if one.can_sign and one.works_at(now)), key=lambda one: one.created_at)
+    if not working:
+        return ""
+    if known is None:
+        return working[0].fingerprint
+    return next((one for one in reversed(working) if one.fingerprint in known), working[-1]).fingerprint
 
 
 @dataclass(frozen=True, slots=True)

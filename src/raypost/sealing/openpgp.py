@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence, Set
+from datetime import datetime
 from pathlib import Path
+from time import monotonic
 
-from raypost.errors import SecurityError, TransientError, UsageError
-from raypost.model.identifiers import is_address, is_fingerprint
-from raypost.sealing.certificate_facts import CertificateFacts, Listing, read_listing
+from raypost.errors import SecurityError, TransientError
+from raypost.model.identifiers import is_fingerprint
+from raypost.sealing import revocation, site_key
+from raypost.sealing.certificate_facts import CertificateFacts, Listing, choose_signing_key, read_listing
 from raypost.sealing.gpg import GpgOutcome, find_gpg, run_gpg
 from raypost.sealing.gpg_home import is_prepared, prepare_home, stop_agent
 from raypost.sealing.message_shape import Shape, look_at_message
@@ -29,17 +32,14 @@ __all__ = [
 
 CERTIFICATE_MAX_BYTES = 65_536
 RECIPIENTS_MAX = 32
-VALIDITY_MAX_DAYS = 36_500
+OWN_FACTS_LAST_S = 60.0
+"""What was read of our own key is believed for so long; another process may have renewed it."""
 KEY_TIMEOUT_S = 120.0
 """For making, importing and listing keys: entropy may be slow on a small machine."""
 SEAL_BASE_TIMEOUT_S = 120.0
 SEAL_RATE_MIN_BYTES_PER_S = 1_000_000
 """A hundredth of what was measured; slower than this the machine is ill, or the message made to be expensive."""
 
-KEY_PREFERENCES = "AES256 AES192 AES SHA512 SHA384 SHA256 Uncompressed"
-"""Images are compressed already: "Uncompressed" keeps a partner's default gpg six times faster."""
-
-_USER_NAME = re.compile(r"[^<>()\x00-\x1f\x7f]{1,100}")
 _CERTIFICATE_ARMOUR = re.compile(
     r"\s*-----BEGIN PGP PUBLIC KEY BLOCK-----\n[A-Za-z0-9+/=:.,_() \t\n-]*\n-----END PGP PUBLIC KEY BLOCK-----\s*"
 )
@@ -78,6 +78,7 @@ class KeyRing:
         find_gpg()
         self._home = home.absolute()
         self._preparing = threading.Lock()
+        self._own_facts: tuple[str, float, CertificateFacts] | None = None
         prepare_home(self._home)
 
     def close(self) -> None:
@@ -100,35 +101,67 @@ class KeyRing:
             UsageError: A value cannot be right.
             TransientError: gpg could not make it.
         """
-        if not _USER_NAME.fullmatch(name) or not is_address(address):
-            raise UsageError("A site key needs a plain name and a plain mail address.")
-        for days in (primary_validity_days, subkey_validity_days):
-            if not 1 <= days <= VALIDITY_MAX_DAYS:
-                raise UsageError(f"A key is valid for 1 to {VALIDITY_MAX_DAYS} days, not {days}.")
-        unlocked = ["--pinentry-mode", "loopback", "--passphrase="]
-        made = self._manage(
-            [
-                *unlocked,
-                "--default-preference-list",
-                KEY_PREFERENCES,
-                "--quick-gen-key",
-                f"{name} <{address}>",
-                "ed25519",
-                "cert",
-                f"{primary_validity_days}d",
-            ]
-        )
-        created = made.lines("KEY_CREATED")
-        if made.exit_code or len(created) != 1 or len(created[0]) < 3 or not is_fingerprint(created[0][2]):
-            raise TransientError("gpg could not make the site key.")
-        fingerprint = created[0][2]
-        for algorithm, usage in (("ed25519", "sign"), ("cv25519", "encr")):
-            added = self._manage(
-                [*unlocked, "--quick-add-key", fingerprint, algorithm, usage, f"{subkey_validity_days}d"]
-            )
-            if added.exit_code:
-                raise TransientError("gpg could not add a subkey to the site key.")
-        return fingerprint
+        return site_key.make(self._manage, name, address, primary_validity_days, subkey_validity_days)
+
+    def renew_site_key(
+        self, fingerprint: str, primary_validity_days: int, subkey_validity_days: int
+    ) -> CertificateFacts:
+        """Add fresh subkeys to this site's key and prolong it; partners learn of them by the next hello.
+
+        Raises:
+            SecurityError: It is not in this key ring.
+            UsageError: A number of days cannot be right.
+            TransientError: gpg could not do it.
+        """
+        self.facts(fingerprint)
+        site_key.renew(self._manage, fingerprint, primary_validity_days, subkey_validity_days)
+        self._own_facts = None
+        return self.facts(fingerprint)
+
+    def revocation_certificate(self, fingerprint: str) -> str:
+        """Return the revocation certificate of this site's key, in ASCII armour.
+
+        Raises:
+            UsageError: It is not in the key ring any more.
+        """
+        return revocation.written_with_key(self._home, fingerprint)
+
+    def take_out_revocation(self, fingerprint: str) -> None:
+        """Remove the revocation certificate of this site's key from the key ring, once it lies elsewhere."""
+        revocation.take_out(self._home, fingerprint)
+
+    def revoke(self, text: str) -> CertificateFacts:
+        """Take in a revocation certificate: nothing is sealed to that key, and nothing believed of it, from now on.
+
+        Raises:
+            UsageError: It is no revocation certificate in ASCII armour.
+            SecurityError: It brings something else, or its key is not in this key ring, or it does not hold.
+        """
+        armour = revocation.read_armour(text).encode("ascii") + b"\n"
+        shown = self._manage(["--list-packets"], source=armour)
+        fingerprint = revocation.issuer_of(shown.output.decode("utf-8", "replace"))
+        self.facts(fingerprint)
+        self._manage(["--import-options", "import-minimal", "--import"], source=armour)
+        self._own_facts = None
+        facts = self.facts(fingerprint)
+        if not facts.revoked:
+            raise SecurityError("gpg does not believe this revocation certificate", do="Nothing was changed.")
+        return facts
+
+    def signing_key(self, fingerprint: str, known: Collection[str] | None, now: datetime) -> str:
+        """Return the subkey to sign with for somebody, so that a renewed key is not used before it is known there.
+
+        Args:
+            fingerprint: Of our primary key.
+            known: Fingerprints of our keys that the recipient holds, by its word; None: it said nothing of them.
+
+        Returns:
+            Empty when none works: sealing says why.
+        """
+        held = self._own_facts
+        if held is None or held[0] != fingerprint or monotonic() - held[1] > OWN_FACTS_LAST_S:
+            held = self._own_facts = (fingerprint, monotonic(), self.facts(fingerprint))
+        return choose_signing_key(held[2], known, now)
 
     def export_certificate(self, fingerprint: str) -> str:
         """Return the certificate, without secrets, in ASCII armour and as short as possible.
@@ -206,7 +239,9 @@ class KeyRing:
             return False
         return self._manage(["--with-colons", "--list-keys", fingerprint]).exit_code == 0
 
-    def seal(self, source: Path, target: Path, signer: str, recipients: Sequence[str]) -> None:
+    def seal(
+        self, source: Path, target: Path, signer: str, recipients: Sequence[str], *, signing_key: str = ""
+    ) -> None:
         """Sign and encrypt a file into an ASCII-armoured OpenPGP message (RFC 4880; RFC 3156, 6.2).
 
         The target appears whole and on the disk, or not at all.
@@ -215,6 +250,7 @@ class KeyRing:
             source: What is sealed; streamed.
             target: Replaced if it exists.
             signer: Fingerprint of our primary key.
+            signing_key: Of the subkey to sign with (`signing_key`); empty: the newest.
             recipients: Fingerprints of their primary keys; every one must be usable.
 
         Raises:
@@ -224,10 +260,11 @@ class KeyRing:
         fingerprints = list(dict.fromkeys(recipients))
         if not fingerprints or len(fingerprints) > RECIPIENTS_MAX:
             raise SealRefusedError(f"A message is sealed to 1 to {RECIPIENTS_MAX} recipients.", SealFailure.UNCLEAR)
-        for fingerprint in (signer, *fingerprints):
+        for fingerprint in (signer, signing_key or signer, *fingerprints):
             if not is_fingerprint(fingerprint):
                 raise SealRefusedError("Keys are addressed by their full fingerprint alone.", SealFailure.UNCLEAR)
-        arguments = ["--pinentry-mode", "error", "-z", "0", "--digest-algo", "SHA256", "--local-user", signer]
+        local_user = f"{signing_key}!" if signing_key else signer
+        arguments = ["--pinentry-mode", "error", "-z", "0", "--digest-algo", "SHA256", "--local-user", local_user]
         for fingerprint in fingerprints:
             arguments += ["--recipient", fingerprint]
         pending = target.with_name(target.name + ".part")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -42,8 +42,12 @@ def seal_message(
     *,
     sender_address: str,
     recipient_address: str,
+    keys_known: Collection[str] | None,
 ) -> SealedMail:
     """Wrap, sign, encrypt and keep one message.
+
+    Args:
+        keys_known: Which of our keys the recipient holds, by its word; None: it said nothing of them.
 
     Raises:
         SecurityError: The recipient's certificate cannot be used.
@@ -54,7 +58,8 @@ def seal_message(
     try:
         entity_bytes = write_entity(encode(message), items, new_boundary(), entity)
         packed_at = clock.now()
-        keyring.seal(entity, sealed, head.sender, [head.recipient])
+        signing_key = keyring.signing_key(head.sender, keys_known, packed_at)
+        keyring.seal(entity, sealed, head.sender, [head.recipient], signing_key=signing_key)
         message_id = new_message_id(sender_address.partition("@")[2])
         headers = OuterHeaders(
             sender=sender_address,

@@ -63,7 +63,7 @@ class Intake:
             log.warning("instance not taken", code=error.code, what=error.what, calling=received.calling_ae_title)
             return OUT_OF_RESOURCES
 
-    def take_file(self, file: Path, *, is_test: bool = False) -> FiledInstance:
+    def take_file(self, file: Path, *, is_test: bool = False, who: str = "") -> FiledInstance:
         """Take a DICOM file that a person names; the caller says where it goes, no rule does.
 
         Raises:
@@ -76,7 +76,7 @@ class Intake:
             filed = cases.file_instance(tx, facts, origin, now)
             if filed.filing is not Filing.DUPLICATE:  # one that a modality sent is still for the rules
                 cases.note_routed(tx, filed.instance_id, now)
-                _record_received(tx, filed, facts, now)
+                _record_received(tx, filed, facts, now, who=who)
         return filed
 
     def _keep(self, file: Path) -> InstanceFacts:
@@ -107,7 +107,8 @@ class Intake:
                 if not cases.note_called_anew(tx, filed.instance_id, origin):  # routed when the association ends
                     urgency.note_sent_again(tx, filed.case_id, filed.instance_id)
             else:
-                _record_received(tx, filed, facts, now)
+                calling, host = received.calling_ae_title, received.peer_host
+                _record_received(tx, filed, facts, now, calling=calling, host=host)
                 if not filed.is_in_burst:  # the first of a study goes at once, the rest together with the next sweep
                     enqueue(tx, "route", once=f"route:{filed.case_id}", rank=50, case_id=filed.case_id)
         with self._lock:
@@ -167,7 +168,17 @@ class Intake:
             log.warning("refusal not noted", code=error.code, what=error.what)
 
 
-def _record_received(tx: Transaction, filed: FiledInstance, facts: InstanceFacts, now: datetime) -> None:
+def _record_received(
+    tx: Transaction,
+    filed: FiledInstance,
+    facts: InstanceFacts,
+    now: datetime,
+    *,
+    calling: str = "",
+    host: str = "",
+    who: str = "",
+) -> None:
+    """Record who brought an instance: a DICOM peer, or a person with a file."""
     events.record(
         tx,
         now,
@@ -176,4 +187,7 @@ def _record_received(tx: Transaction, filed: FiledInstance, facts: InstanceFacts
         bytes=facts.raw_size_bytes,
         stored_bytes=facts.size_bytes,
         kept_because=facts.kept_because,
+        calling=calling or None,
+        host=host or None,
+        who=who or None,
     )

@@ -48,6 +48,7 @@ from raypost.model.site import Partner
 from raypost.model.transfer import TO_RECEIVER, MessageKind
 from raypost.sandbox.pool import Sandbox
 from raypost.sealing.openpgp import KeyRing
+from raypost.stations.renewal import take_certificate
 from raypost.transfer.control import (
     Announce,
     Hello,
@@ -190,9 +191,11 @@ class OpenMail:
                 return notes.take(tx, transfer, message, now), []
 
     def _take_hello(self, mail: CollectedMail, partner: Partner, message: Hello) -> None:
+        renewal = take_certificate(self.keyring, partner, message)
         now = self.clock.now()
         with self.archive.database.transaction() as tx:
             if collected.note_done(tx, mail.collected_id, "opened"):
+                renewal.note(tx, partner, now)
                 for transfer_id in greetings.take_hello(tx, partner, message, self.limits, now):
                     enqueue(tx, "check", once=f"check:{transfer_id}", transfer_id=transfer_id)
 

@@ -56,6 +56,7 @@ class _Letter:
     partner: Partner
     relay: str
     sender_address: str
+    keys_known: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,8 @@ class Pack:
         if isinstance(message, Manifest) and not message.instances:
             self._give_up(tx, planned, IntegrityError("every image of the transfer is damaged on this disk"))
             return None
-        return _Letter(planned, message, partner, relay, mailbox.address)
+        known = contacts.keys_known(tx, partner.site_id)
+        return _Letter(planned, message, partner, relay, mailbox.address, known)
 
     def _seal(self, letter: _Letter) -> None:
         sealed = seal_message(
@@ -148,6 +150,7 @@ class Pack:
             self._items(letter.message),
             sender_address=letter.sender_address,
             recipient_address=letter.partner.address_on(letter.relay),
+            keys_known=letter.keys_known,
         )
         with self.archive.database.transaction() as tx:
             if not self._note_queued(tx, letter, sealed):

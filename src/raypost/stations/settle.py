@@ -8,7 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from raypost.archive import collected, forwards, greetings, listed, outbox, overdue, packing, relays, transfers
+from raypost.archive import (
+    audit_events,
+    audit_spool,
+    collected,
+    forwards,
+    greetings,
+    listed,
+    outbox,
+    overdue,
+    packing,
+    relays,
+    transfers,
+)
 from raypost.archive.queue import enqueue
 from raypost.archive.rearm import rearm, send_elsewhere
 from raypost.archive.site import Archive
@@ -37,6 +49,8 @@ class Settle:
         """
         now = self.clock.now()
         with self.archive.database.transaction() as tx:
+            if audit_events.is_due(tx) or audit_spool.is_due(tx, now):
+                enqueue(tx, "audit", once="audit", unless_running=True)
             if not overdue.is_anything_due(tx, now):
                 return
             for transfer_id in overdue.due_transfers(tx, now, SWEEP_MAX):

@@ -223,6 +223,9 @@ class Hello:
         interval_s: The next one comes after so long.
         restored_from: This site was restored from a backup of this instant: what was received after it is gone.
         fetch_bytes_per_s: What the line carries when mails are fetched here, as measured; 0: it was not measured yet.
+        certificate: The writer's certificate in ASCII armour, when the reader does not hold all keys of it.
+        your_keys: Fingerprints of the reader's keys, primary and subkeys, that the writer holds and that work.
+        audit_head: SEQUENCE:HASH, the end of the writer's audit trail: kept by the reader, it proves what it was.
     """
 
     head: Head
@@ -234,6 +237,9 @@ class Hello:
     echo: Echo | None = None
     restored_from: datetime | None = None
     fetch_bytes_per_s: int = 0
+    certificate: str = ""
+    your_keys: tuple[str, ...] = ()
+    audit_head: str = ""
 
 
 Message = (

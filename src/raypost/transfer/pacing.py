@@ -67,15 +67,15 @@ class Waiting:
         return self.instance.size_bytes - self.offset_bytes
 
 
-def message_rank(kind: MessageKind, priority: Priority, reading_rank: int = 0) -> int:
+def message_rank(kind: MessageKind, priority: Priority, *, is_read_first: bool = False) -> int:
     """Return the number that outgoing messages are sorted by, highest first: small ones, then what is read first.
 
     Args:
-        reading_rank: Of a parcel: the lowest among its instances, 0 for what is read first.
+        is_read_first: A parcel with something of what makes the study readable.
     """
     if kind is not MessageKind.PARCEL:
         return priority.rank + 2
-    return priority.rank + (reading_rank == 0)
+    return priority.rank + is_read_first
 
 
 def sent_by_s(sending_s: float, size_bytes: int, link_bytes_per_s: float | None) -> float:

@@ -116,6 +116,11 @@ def is_key_series(rank: int) -> bool:
     return rank // _CLASS_STEP in KEY_CLASSES
 
 
+def is_read_first(rank: int) -> bool:
+    """Say whether an instance is of what is read first: the localiser or a key series."""
+    return rank // _CLASS_STEP <= max(KEY_CLASSES)
+
+
 def is_localizer(image_type: str) -> bool:
     """Say whether an image is a localiser by its Image Type (PS3.3, C.8.2.1.1.1)."""
     return "LOCALIZER" in image_type_values(image_type)

@@ -35,11 +35,14 @@ from raypost.transfer.control import (
     Taken,
 )
 from raypost.transfer.wire_entries import (
+    armour,
+    audit_head,
     cut,
     cut_all,
     dicom_uid,
     entries_of,
     entry_json,
+    fingerprints,
     hashes,
     instance_of,
     instant,
@@ -189,6 +192,12 @@ def _of_hello(message: Hello) -> dict[str, Any]:
         body["restored_from"] = _text(message.restored_from)
     if message.fetch_bytes_per_s:
         body["fetch_rate"] = message.fetch_bytes_per_s
+    if message.certificate:
+        body["certificate"] = message.certificate
+    if message.your_keys:
+        body["your_keys"] = list(message.your_keys)
+    if message.audit_head:
+        body["audit_head"] = message.audit_head
     return body
 
 
@@ -303,6 +312,9 @@ def _hello(head: Head, body: dict[str, Any]) -> Hello:
         heard,
         instant_or_none(body.get("restored_from"), "restored_from"),
         int(body.get("fetch_rate", 0)),
+        armour(body, "certificate"),
+        fingerprints(body.get("your_keys", []), "your_keys"),
+        audit_head(body),
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from raypost.errors import RemoteProtocolError
-from raypost.model.identifiers import is_dicom_uid, is_sha256
+from raypost.model.identifiers import is_dicom_uid, is_fingerprint, is_sha256
 from raypost.model.manifest import INSTANCES_MAX, PARCELS_MAX, ManifestEntry
 from raypost.model.transfer import MessageKind
 
@@ -16,6 +17,9 @@ TEXT_LENGTH_MAX = 1_000
 YEAR_MIN, YEAR_MAX = 1970, 9990
 """Of an instant: other years cannot be carried through every time zone."""
 WORDS_MAX = 200
+ARMOUR_LENGTH_MAX = 65_536
+KEYS_MAX = 64
+_AUDIT_HEAD = re.compile(r"[1-9][0-9]{0,17}:[0-9a-f]{64}", re.ASCII)
 _KIND_WORDS = {kind.value: kind for kind in MessageKind}
 
 
@@ -63,6 +67,27 @@ def text(body: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or len(value) > TEXT_LENGTH_MAX:
         raise RemoteProtocolError(f"the message's entry for {name} is missing or wrong")
     return "".join(letter if letter.isprintable() else " " for letter in value)
+
+
+def armour(body: Mapping[str, Any], name: str) -> str:
+    """Return a text in ASCII armour (RFC 9580, 6.2) as it stands; one that is left out is empty."""
+    value = body.get(name, "")
+    is_right = isinstance(value, str) and len(value) <= ARMOUR_LENGTH_MAX and value.isascii()
+    need(is_right and all(letter.isprintable() or letter in "\n\t" for letter in value), name)
+    return str(value)
+
+
+def audit_head(body: Mapping[str, Any]) -> str:
+    """Return the end of an audit trail as SEQUENCE:HASH; one that is left out is empty."""
+    value = body.get("audit_head", "")
+    need(value == "" or (isinstance(value, str) and _AUDIT_HEAD.fullmatch(value) is not None), "audit_head")
+    return str(value)
+
+
+def fingerprints(value: object, name: str) -> tuple[str, ...]:
+    """Return a short list of full fingerprints."""
+    need(isinstance(value, list) and len(value) <= KEYS_MAX and all(map(is_fingerprint, value)), name)
+    return tuple(value) if isinstance(value, list) else ()
 
 
 def cut(written: str) -> str:

@@ -10,9 +10,11 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from raypost.archive import contacts, partners, scanners
+from raypost.archive import contacts, partners, people, scanners
 from raypost.cli import output
 from raypost.cli.app import app
+from raypost.model.person import Person
+from raypost.model.rights import Role
 from raypost.node.setup import Template
 from tests.unit.cli.test_json_shapes import Desk, check_shape
 from tests.unit.stations.test_hello import greet
@@ -53,6 +55,10 @@ def here(neustadt) -> Seat:
 
 @pytest.fixture
 def there(ludwigshafen) -> Seat:
+    with ludwigshafen.archive.database.transaction() as tx:
+        for name in ("keller", "weber"):
+            one = Person(name, f"Dr. {name.title()}", roles=frozenset({Role.PHYSICIAN}))
+            people.add_person(tx, one, now=ludwigshafen.clock.now(), who="test")
     return Seat(ludwigshafen)
 
 

@@ -19,7 +19,7 @@ from raypost.node.setup import RelayTemplate, Template, add_partner, make_site, 
 from raypost.node.site import opened_site
 from raypost.sealing.certificates import CardAddress, SiteCard, read_card, write_card
 from raypost.sealing.openpgp import KeyRing
-from raypost.settings import LimitSettings, RelaySettings, SiteSettings, TransferSettings, load
+from raypost.settings import AuditSettings, LimitSettings, RelaySettings, SiteSettings, TransferSettings, load
 
 
 @pytest.fixture
@@ -108,12 +108,15 @@ EXAMPLES = {
     ("dicom", "tls_certificate"),
     ("dicom", "tls_key"),
     ("dicom", "tls_client_ca"),
+    ("dicom", "plain_allowed"),
     ("dicom.calling", "ae_title"),
     ("dicom.calling", "hosts"),
     ("database", "url"),
     ("database", "embedded_folder"),
     ("relay.main", "address"),
     ("relay.main", "ca_file"),
+    ("audit", "syslog_host"),
+    ("audit", "ca_file"),
 }
 """Commented lines that show what could stand there; all others name the default."""
 
@@ -124,6 +127,7 @@ def test_commented_settings_name_their_defaults() -> None:
         "relay.main": RelaySettings,
         "transfer": TransferSettings,
         "limits": LimitSettings,
+        "audit": AuditSettings,
     }
     section, checked = "", set()
     for line in Template("worms", "Klinikum Worms", "WORMS", "worms@raypost.test").text().splitlines():

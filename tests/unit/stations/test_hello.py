@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from raypost.archive import contacts, openings, relays, standing
+from raypost.archive import audit_chain, contacts, openings, relays, standing
 from raypost.archive.tables import CaseRow, RelayRow, RestoreRow
 from tests.unit.conftest import SetClock
 
@@ -143,3 +143,32 @@ def test_old_hellos_do_not_pile_up(neustadt, postman) -> None:
         neustadt.greet.greet(site_id)
         neustadt.clock.instant += timedelta(seconds=301)
     assert neustadt.scalar("select count(*) from rp_message where kind = 'hello' and state = 'queued'") == 1
+
+
+def test_a_partner_that_loses_its_audit_trail_rings_unless_it_was_restored(neustadt, ludwigshafen, postman) -> None:
+    def append(site) -> str:
+        audit_chain.append(site.archive.database, site.clock.now(), is_sending=False)
+        with site.archive.database.transaction() as tx:
+            return str(audit_chain.head(tx))
+
+    append(ludwigshafen)
+    said = append(ludwigshafen)
+    greet(ludwigshafen, postman)
+    heard = "select fields->>'audit_head' from rp_event where kind = 'hello heard'"
+    assert neustadt.scalar(heard) == said
+    ludwigshafen.clock.pass_time(301)
+    site_id = neustadt.scalar("select id from rp_site where name = 'ludwigshafen'")
+    with neustadt.archive.database.transaction() as tx:
+        row = contacts.row_of(tx, site_id)
+        row.capabilities = {**row.capabilities, "audit_head": "900000:" + "0" * 64}
+    append(ludwigshafen)
+    greet(ludwigshafen, postman)
+    assert neustadt.rows("select level from rp_event where kind = 'audit went back'") == [("alarm",)]
+    ludwigshafen.clock.pass_time(301)
+    with neustadt.archive.database.transaction() as tx:
+        row = contacts.row_of(tx, site_id)
+        row.capabilities = {**row.capabilities, "audit_head": "900000:" + "0" * 64}
+    with ludwigshafen.archive.database.transaction() as tx:
+        tx.add(RestoreRow(backup_at=ludwigshafen.clock.now(), restored_at=ludwigshafen.clock.now()))
+    greet(ludwigshafen, postman)
+    assert neustadt.kinds().count("audit went back") == 1

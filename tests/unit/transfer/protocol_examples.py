@@ -151,6 +151,9 @@ EXAMPLES: dict[str, Message] = {
         Echo(287, at(9), at(9, 7)),
         at(2, 0, 0),
         1_250_000,
+        "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEZ0==\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n",
+        (NEUSTADT, "1B2C" * 10),
+        "5002:" + "0f" * 32,
     ),
 }
 """By the name of the golden file."""

@@ -122,6 +122,9 @@ MESSAGES_BY_KIND = {
         st.none() | st.builds(Echo, st.integers(0, 1_000_000), AT, AT),
         st.none() | AT,
         st.integers(0, 1 << 40),
+        st.text("abcXYZ09+/=-\n", max_size=80),
+        st.lists(FINGERPRINTS, max_size=4).map(tuple),
+        st.just("") | st.from_regex(r"[1-9][0-9]{0,17}:[0-9a-f]{64}", fullmatch=True),
     ),
 }
 MESSAGES = st.one_of(*MESSAGES_BY_KIND.values())

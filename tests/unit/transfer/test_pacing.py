@@ -132,12 +132,12 @@ def test_when_a_parcel_goes() -> None:
 def test_what_is_small_goes_before_parcels_and_what_is_read_first_before_the_rest() -> None:
     ranks = [
         message_rank(MessageKind.RECEIPT, Priority.EMERGENCY),
+        message_rank(MessageKind.PARCEL, Priority.EMERGENCY, is_read_first=True),
         message_rank(MessageKind.PARCEL, Priority.EMERGENCY),
-        message_rank(MessageKind.PARCEL, Priority.EMERGENCY, 7),
         message_rank(MessageKind.ANNOUNCE, Priority.URGENT),
-        message_rank(MessageKind.PARCEL, Priority.URGENT),
+        message_rank(MessageKind.PARCEL, Priority.URGENT, is_read_first=True),
         message_rank(MessageKind.RECALL, Priority.ROUTINE),
-        message_rank(MessageKind.PARCEL, Priority.ROUTINE, 99),
+        message_rank(MessageKind.PARCEL, Priority.ROUTINE),
     ]
     assert ranks == sorted(ranks, reverse=True) and len(set(ranks)) == len(ranks)
 

@@ -8,8 +8,11 @@ looks again.
 
 from __future__ import annotations
 
+from raypost.archive.tables.audit import AuditDueRow, AuditRow, AuditStateRow
 from raypost.archive.tables.base import Base, Xid8
+from raypost.archive.tables.keys import KeyWarningRow
 from raypost.archive.tables.mails import CollectedRow, EventRow, ForwardRow, ListedParcelRow, QuarantineRow
+from raypost.archive.tables.people import PersonRoleRow, PersonRow, SignInFailuresRow
 from raypost.archive.tables.sites import (
     ContactRow,
     DicomNodeRow,
@@ -27,11 +30,18 @@ from raypost.archive.tables.transfers import MessageRow, ParcelEntryRow, Transfe
 __all__ = (
     "Xid8",
     "Base",
+    "AuditRow",
+    "AuditDueRow",
+    "AuditStateRow",
+    "KeyWarningRow",
     "CollectedRow",
     "ListedParcelRow",
     "QuarantineRow",
     "ForwardRow",
     "EventRow",
+    "PersonRow",
+    "PersonRoleRow",
+    "SignInFailuresRow",
     "SiteRow",
     "PartnerRow",
     "MailboxRow",

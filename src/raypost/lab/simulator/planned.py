@@ -34,7 +34,7 @@ def add_message(
     by_relays = [""]
     if by_all or failover.goes_by_all(kind, number, transfer.priority):
         by_relays = [one.name for one in failover.in_order(desk.relays_of(transfer.partner))]
-    rank, now_s = pacing.message_rank(kind, transfer.priority, reading_rank), desk.now()
+    rank, now_s = pacing.message_rank(kind, transfer.priority, is_read_first=reading_rank == 0), desk.now()
     rows = [
         MessageRow(transfer, transfer.partner, kind, number, copy, rank, now_s, relay, **words)  # type: ignore[arg-type]
         for copy, relay in enumerate(by_relays)
