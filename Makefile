@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export TCP_NODELAY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo fmt check unit sim seed test peers bench docs wheel wheel-test ci clean
+.PHONY: help setup setup-dev demo fmt check unit sim seed fuzz test peers bench docs wheel wheel-test ci clean
 
 ##@ Start
 setup: $(VENV)/.run ## Create .venv from the lock file: what Raypost needs to run
@@ -39,6 +39,9 @@ sim: $(VENV)/.run ## A whole network from each seed, in all weathers. SEEDS=2000
 seed: $(VENV)/.run ## One seed with a readable trace. S=481, WEATHER=storm
 	@$(BIN)/python -m raypost.lab.simulator --seed $(or $(S),0) $(if $(WEATHER),--weather $(WEATHER))
 
+fuzz: $(VENV)/.dev ## Mutated input for every reader of foreign bytes. MINUTES=2
+	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),2)
+
 test: $(VENV)/.dev peers ## All tests, with real Postfix, Dovecot, DCMTK, Orthanc, gpg
 	$(BIN)/pytest -q -n 3 tests --ignore tests/e2e --ignore tests/contract/mail
 	$(BIN)/pytest -q -n 2 --dist loadfile tests/contract/mail tests/e2e
@@ -63,7 +66,7 @@ ci: check test sim wheel-test ## What CI runs: check, test, sim, wheel in an emp
 	$(MAKE) demo ONCE=1
 
 clean: ## Remove everything that was built
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-data
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-data fuzz-data
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
