@@ -30,8 +30,8 @@ check: $(VENV)/.dev ## Lint, imports, types, spelling, generated docs, rules of 
 	$(BIN)/python tools/generate_docs.py --check
 	$(BIN)/pytest -q tests/test_tidy.py
 
-unit: $(VENV)/.dev ## Tests without peers
-	$(BIN)/pytest -q -n 3 tests/test_tidy.py tests/test_docs.py tests/unit tests/attacks
+unit: $(VENV)/.dev ## Tests of single modules: no peers, no whole sites
+	$(BIN)/pytest -q -n 3 tests/test_tidy.py tests/test_docs.py tests/unit --ignore tests/unit/stations --ignore tests/unit/cli
 
 sim: $(VENV)/.run ## A whole network from each seed, in all weathers. SEEDS=2000, WEATHER=storm
 	$(BIN)/python -m raypost.lab.simulator --seeds $(or $(SEEDS),500) $(if $(WEATHER),--weather $(WEATHER))

@@ -113,10 +113,16 @@ def kill_after(process: subprocess.Popen[str], seconds: float) -> bool:
     children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.send_signal(signal.SIGKILL)
     was_at_work = process.wait() == -signal.SIGKILL
-    mine = [one for one in children if "pg_" in one.name() or one.name() == "psql"] if was_at_work else []
-    until("its programs end", lambda: not any(map(lives, mine)), 30)
+    until("its programs end", lambda: not was_at_work or not any(map(_is_program, children)), 30)
     process.stderr.close()
     return was_at_work
+
+
+def _is_program(one: psutil.Process) -> bool:
+    """Say whether a process is one of PostgreSQL's programs, and lives."""
+    with contextlib.suppress(psutil.Error):  # it may end at any moment
+        return lives(one) and ("pg_" in one.name() or one.name() == "psql")
+    return False
 
 
 def took(process: subprocess.Popen[str]) -> float:

@@ -215,7 +215,7 @@ def test_the_connection_is_cut_inside_every_parcel(relays: Relays, tmp_path: pat
     taken = "select m.relay, count(*) from rp_message m join rp_transfer t on t.id = m.transfer_id"
     taken += " where m.kind = 'parcel' and m.accepted_at is not null and study_instance_uid = :one group by 1"
     by_relay = {relay: count for relay, count in relays.pair.referrer.rows(taken, one=study.study_instance_uid)}
-    assert relays.proxy.cuts and set(by_relay) == {RESERVE}, "copies of the first one count, too"
+    assert relays.proxy.cuts and by_relay[RESERVE], "copies of the first one count, too"
 
 
 def test_a_relay_hangs_in_the_middle(relays: Relays, tmp_path: pathlib.Path) -> None:

@@ -64,6 +64,12 @@ def head(tx: Transaction) -> Head:
     return Head(0, FIRST_HASH) if state is None else Head(state.sequence, state.hash)
 
 
+def head_text(tx: Transaction) -> str:
+    """Return the end of the chain as partners are told of it, SEQUENCE:HASH; empty before the first row."""
+    end = head(tx)
+    return str(end) if end.sequence else ""
+
+
 def append(database: Database, now: datetime, *, is_sending: bool) -> int:
     """Write the audit messages of events that have none yet; return how many events that were.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from raypost.archive import listed, partners
+from raypost.archive import audit_chain, listed, partners
 from raypost.archive.damage import IS_LEFT_OUT
 from raypost.archive.database import Transaction
 from raypost.archive.packing import PlannedMessage, parcel_counts
@@ -181,7 +182,7 @@ def _receipt(tx: Transaction, transfer: TransferRow, head: Head) -> Receipt:
             MessageRow.transfer_id == transfer.id, MessageRow.direction == "in", MessageRow.kind == "parcel"
         )
     )
-    return receipts.write_receipt(
+    written = receipts.write_receipt(
         head,
         state=ReceiverState(transfer.state),
         parcels=parcels,
@@ -194,6 +195,7 @@ def _receipt(tx: Transaction, transfer: TransferRow, head: Head) -> Receipt:
         first_arrival_at=transfer.opened_at,
         last_filed_at=last_filed_at,
     )
+    return replace(written, audit_head=audit_chain.head_text(tx))
 
 
 def _taken(tx: Transaction, transfer: TransferRow, head: Head) -> Taken:

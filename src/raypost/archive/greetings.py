@@ -26,6 +26,8 @@ from raypost.transfer.wire import VERSION
 LOOK_AGAIN = timedelta(seconds=60)
 KEEP_BETTER_CLOCK = timedelta(minutes=30)
 """A surer reading of a partner's clock is kept for so long."""
+TOLD_EVERY = timedelta(days=1)
+"""A person is told of a partner's audit trail no oftener: who says something else each time must not ring for ever."""
 HELLOS_KEPT = timedelta(days=1)
 OPEN_WORDS = ("announced", "streaming", "closed", "expected", "arriving")
 
@@ -153,7 +155,7 @@ def compose(
         relays.fetch_rate_bytes_per_s(tx),
         certificate,
         tuple(your_keys),
-        str(head) if (head := audit_chain.head(tx)).sequence else "",
+        audit_chain.head_text(tx),
     )
     return Greeting(number, message)
 
@@ -227,10 +229,17 @@ def take_hello(tx: Transaction, partner: Partner, message: Hello, limits: Limits
         "interval_s": message.interval_s,
         "fetch_rate": message.fetch_bytes_per_s or (row.capabilities or {}).get("fetch_rate", 0),
         "your_keys": list(message.your_keys),
+        # Our notes, not the partner's word:
+        "keys_refused_at": (row.capabilities or {}).get("keys_refused_at", ""),
+        "audit_went_back_at": (row.capabilities or {}).get("audit_went_back_at", ""),
         "audit_head": message.audit_head or before,
     }
-    if message.restored_from in (None, row.restored_at) and _went_back(before, message.audit_head):
+    told_at = row.capabilities["audit_went_back_at"]
+    is_told = bool(told_at) and abs(now - datetime.fromisoformat(told_at)) < TOLD_EVERY
+    is_restored = message.restored_from not in (None, row.restored_at)
+    if _went_back(before, message.audit_head) and not is_restored and not is_told:
         heads = {"head_before": before, "head_now": message.audit_head}
+        row.capabilities = {**row.capabilities, "audit_went_back_at": now.isoformat()}
         events.record(tx, now, EventKind.AUDIT_WENT_BACK, level=Level.ALARM, site_id=partner.site_id, **heads)
     if row.state == ContactState.SILENT.value:
         events.record(tx, now, EventKind.PARTNER_HEARD_AGAIN, level=Level.NOTICE, site_id=partner.site_id)

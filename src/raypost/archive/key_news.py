@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
-from raypost.archive import events, partners
+from raypost.archive import contacts, events, partners
 from raypost.archive.database import Transaction
 from raypost.archive.tables import KeyWarningRow
 from raypost.model.audit import EventKind, Level
@@ -15,6 +16,8 @@ from raypost.model.site import Partner
 WARNED_DAYS = (0, 7, 30, 60)
 """A person is told when fewer days are left, each once."""
 ALARM_DAYS = 7
+REFUSED_EVERY = timedelta(days=1)
+"""A partner whose hellos all bring a bad certificate rings no more often."""
 
 
 def warn(tx: Transaction, site: Partner, usable_until: datetime | None, now: datetime) -> None:
@@ -28,10 +31,12 @@ def warn(tx: Transaction, site: Partner, usable_until: datetime | None, now: dat
         return
     if row is not None and row.days_left <= due:
         return
-    if row is None:
-        row = KeyWarningRow(fingerprint=site.fingerprint, days_left=due, told_at=now)
-        tx.add(row)
-    row.days_left, row.told_at = due, now
+    if row is None:  # hellos to two partners may look at this site's own key at once: one of them tells
+        made = insert(KeyWarningRow).values(fingerprint=site.fingerprint, days_left=due, told_at=now)
+        if tx.scalar(made.on_conflict_do_nothing().returning(KeyWarningRow.fingerprint)) is None:
+            return
+    else:
+        row.days_left, row.told_at = due, now
     events.record(
         tx,
         now,
@@ -70,7 +75,12 @@ def note_revoked(tx: Transaction, site: Partner, now: datetime, *, who: str, why
 
 
 def note_refused(tx: Transaction, site: Partner, why: str, now: datetime) -> None:
-    """Tell a person of a certificate in a hello that is none of this partner, or none at all."""
+    """Tell a person of a certificate in a hello that is none of this partner, or none at all; at most once a day."""
+    row = contacts.row_of(tx, site.site_id)
+    told = (row.capabilities or {}).get("keys_refused_at")
+    if told and abs(now - datetime.fromisoformat(told)) < REFUSED_EVERY:
+        return
+    row.capabilities = {**(row.capabilities or {}), "keys_refused_at": now.isoformat()}
     events.record(tx, now, EventKind.KEYS_REFUSED, level=Level.ALARM, site_id=site.site_id, name=site.name, why=why)
 
 

@@ -102,6 +102,18 @@ def certificate_of(tx: Transaction, site_id: int) -> str:
     return tx.scalar(query) or ""
 
 
+def lock_in_force(tx: Transaction, site_id: int, fingerprint: str) -> Partner | None:
+    """Return a site as it is now, so that nobody removes or replaces it meanwhile.
+
+    Returns:
+        None: it was removed, or has another key by now.
+    """
+    query = sa.select(PartnerRow.id).where(
+        PartnerRow.site_id == site_id, PartnerRow.retired_at.is_(None), PartnerRow.fingerprint == fingerprint
+    )
+    return None if tx.scalar(query.with_for_update()) is None else partner_by_id(tx, site_id)
+
+
 def own_site(tx: Transaction) -> Partner:
     """Return this site.
 

@@ -125,8 +125,11 @@ def person_named(tx: Transaction, name: str) -> Person:
 def login_name_of(tx: Transaction, said: str) -> str:
     """Return the login name of the person that somebody means: by the login name or the whole display name.
 
-    What is nobody's is returned as it is: `require` then says that there is no such person.
+    A login name comes first, so that nobody who is displayed as another's login name acts in that one's place. What is
+    nobody's is returned as it is: `require` then says that there is no such person.
     """
+    if is_login_name(said) and tx.scalar(sa.select(PersonRow.name).where(PersonRow.name == said)):
+        return said
     return tx.scalar(sa.select(PersonRow.name).where(PersonRow.display_name == said)) or said
 
 

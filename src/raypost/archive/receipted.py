@@ -82,6 +82,7 @@ def take_receipt(tx: Transaction, transfer: TransferRow, receipt: Receipt, now: 
         instances=receipt.instances_filed,
         is_final=receipt.is_final,
         refused=len(receipt.refused),
+        audit_head=receipt.audit_head,
     )
     if receipt.is_final and number > transfer.receipts_floor:
         needless += _take_final(tx, transfer, receipt, now)

@@ -85,6 +85,7 @@ def open_outgoing(
 
 def raise_priority(tx: Transaction, transfer: TransferRow, priority: Priority, now: datetime) -> None:
     """Make a transfer more urgent, with everything of it that has not left; the partner is told by an announcement."""
+    raised = priority.rank - Priority(transfer.priority).rank
     transfer.priority = priority.value
     tx.execute(
         sa.update(MessageRow)
@@ -93,7 +94,7 @@ def raise_priority(tx: Transaction, transfer: TransferRow, priority: Priority, n
             MessageRow.direction == "out",
             MessageRow.state.in_(("planned", "queued")),
         )
-        .values(priority_rank=sa.case((MessageRow.kind == "parcel", priority.rank), else_=priority.rank + 1))
+        .values(priority_rank=MessageRow.priority_rank + raised)
     )
     add_note(tx, transfer, MessageKind.ANNOUNCE, now)
 

@@ -103,7 +103,7 @@ class Template:
 CALLING_EXAMPLE = """
 # [[dicom.calling]]
 # ae_title = "CT1"
-# hosts = ["10.1.2.3"]           # none: any host that reaches this port
+# hosts = ["10.1.2.3"]           # needed where other machines reach this port and show no certificate
 """
 
 DATABASE_EXAMPLE = """# url = "postgresql://raypost@/raypost?host=/var/run/postgresql"   # your own server, from 15 on

@@ -101,6 +101,7 @@ def unsafe(file: Path, settings: Settings) -> list[Unsafe]:
         *_password_files(lines, settings),
         *_database(lines, settings),
         *_dicom(lines, settings),
+        *_audit(lines, settings),
     ]
 
 
@@ -195,7 +196,9 @@ def _folders(settings: Settings) -> Iterator[Unsafe]:
 def _password_files(lines: _Lines, settings: Settings) -> Iterator[Unsafe]:
     for name, it in settings.relay.items():
         file, place = it.password_file, lines.where("relay", name, "password_file")
-        if _mode(file) & OTHERS:
+        # What root or systemd gives to the service, it may only read: by its group, and it could not change that.
+        forbidden = OTHERS if _is_own(file) else OTHERS_BUT_GROUP_READING
+        if _mode(file) & forbidden:
             yield Unsafe(f"{file}, a password ({place}), can be opened by other users", f"chmod 600 {file}")
         try:
             with file.open("rb") as reader:
@@ -209,6 +212,12 @@ def _password_files(lines: _Lines, settings: Settings) -> Iterator[Unsafe]:
                 f"{file} holds a password that anybody would try first ({place})",
                 f"Have the relay's administrator give {it.username} another one, and write it into {file}.",
             )
+
+
+def _is_own(file: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return file.stat().st_uid == os.geteuid()
+    return True
 
 
 def _database(lines: _Lines, settings: Settings) -> Iterator[Unsafe]:
@@ -262,6 +271,16 @@ def _dicom(lines: _Lines, settings: Settings) -> Iterator[Unsafe]:
                     f" {node.ae_title} may send",
                     f'Below that line: hosts = ["ADDRESS OF {node.ae_title}"], or give tls_client_ca.',
                 )
+
+
+def _audit(lines: _Lines, settings: Settings) -> Iterator[Unsafe]:
+    it = settings.audit
+    if it.syslog_host and it.syslog_transport == "udp" and not is_loopback(it.syslog_host):
+        yield Unsafe(
+            f"{lines.where('audit', 'syslog_transport')}: audit messages, which name patients, go to {it.syslog_host}"
+            " without encryption",
+            'Set syslog_transport = "tls", or send to a syslog program on this machine that passes them on by TLS.',
+        )
 
 
 _TLS_NAMES = ("tls_certificate", "tls_key", "tls_client_ca")

@@ -52,6 +52,7 @@ class CertificateFacts:
         expires_at: Of the primary key; none means never.
         revoked: The whole certificate, by its owner.
         subkeys: Every key that signs or encrypts, the primary key among them if it does.
+        held: Fingerprints of every key, whatever it is for.
     """
 
     fingerprint: str
@@ -61,6 +62,7 @@ class CertificateFacts:
     expires_at: datetime | None
     revoked: bool
     subkeys: tuple[SubkeyFacts, ...]
+    held: frozenset[str] = frozenset()
 
     @property
     def can_sign(self) -> bool:
@@ -165,6 +167,7 @@ def _read_one(rows: list[list[str]]) -> CertificateFacts:
         expires_at=primary.expires_at,
         revoked=primary.revoked,
         subkeys=tuple(one for one in keys if one.can_sign or one.can_encrypt),
+        held=frozenset(one.fingerprint for one in keys),
     )
 
 

@@ -10,10 +10,16 @@ from datetime import datetime
 from pathlib import Path
 from time import monotonic
 
-from raypost.errors import SecurityError, TransientError
+from raypost.errors import SecurityError, TransientError, UsageError
 from raypost.model.identifiers import is_fingerprint
 from raypost.sealing import revocation, site_key
-from raypost.sealing.certificate_facts import CertificateFacts, Listing, choose_signing_key, read_listing
+from raypost.sealing.certificate_facts import (
+    SUBKEYS_MAX,
+    CertificateFacts,
+    Listing,
+    choose_signing_key,
+    read_listing,
+)
 from raypost.sealing.gpg import GpgOutcome, find_gpg, run_gpg
 from raypost.sealing.gpg_home import is_prepared, prepare_home, stop_agent
 from raypost.sealing.message_shape import Shape, look_at_message
@@ -113,7 +119,12 @@ class KeyRing:
             UsageError: A number of days cannot be right.
             TransientError: gpg could not do it.
         """
-        self.facts(fingerprint)
+        if len(self.facts(fingerprint).held) + len(site_key.SUBKEYS) > SUBKEYS_MAX:
+            raise UsageError(
+                f"this key was renewed so often that it has nearly {SUBKEYS_MAX} keys: no more are read, here or at"
+                " partners",
+                do="Make a new site key and give out a new card; docs/how-to/keys.md.",
+            )
         site_key.renew(self._manage, fingerprint, primary_validity_days, subkey_validity_days)
         self._own_facts = None
         return self.facts(fingerprint)
@@ -204,10 +215,33 @@ class KeyRing:
         found = listing.certificates[0].fingerprint
         if found != expected_fingerprint:
             raise SecurityError(f"The certificate is {found}, not the expected {expected_fingerprint}.")
+        self._refuse_before_merging(listing.certificates[0])
         imported = self._manage(["--import-options", "import-minimal", "--import"], source=text.encode("ascii"))
         if imported.exit_code or not any(line[-1] == found for line in imported.lines("IMPORT_OK")):
             raise SecurityError(f"gpg did not take over the certificate {found}.")
         return self.facts(found)
+
+    def _refuse_before_merging(self, brought: CertificateFacts) -> None:
+        """Refuse what gpg would merge, and could not take away again.
+
+        More keys than are ever read; or the key of another certificate, bound to this one. gpg looks for the maker of
+        a signature in the first certificate that holds the key: that other site would not be believed any more.
+        """
+        held = set(brought.held)
+        for one in _parse(self._manage(["--with-colons", "--fixed-list-mode", "--list-keys"])).certificates:
+            if one.fingerprint == brought.fingerprint:
+                held |= one.held
+            elif one.held & brought.held:
+                raise SecurityError(
+                    f"The certificate {brought.fingerprint} brings a key that belongs to another certificate here,"
+                    f" {one.fingerprint}.",
+                    do="Ask both owners: one of them claims a key of the other.",
+                )
+        if len(held) > SUBKEYS_MAX:
+            raise SecurityError(
+                f"The certificate {brought.fingerprint} would have more than {SUBKEYS_MAX} keys.",
+                do="Its owner must make a new site key and give out a new card.",
+            )
 
     def remove_certificate(self, fingerprint: str) -> None:
         """Forget a partner's certificate; nothing happens when it is not here.

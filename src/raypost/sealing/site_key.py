@@ -15,7 +15,8 @@ KEY_PREFERENCES = "AES256 AES192 AES SHA512 SHA384 SHA256 Uncompressed"
 
 _USER_NAME = re.compile(r"[^<>()\x00-\x1f\x7f]{1,100}")
 _UNLOCKED = ("--pinentry-mode", "loopback", "--passphrase=")
-_SUBKEYS = (("ed25519", "sign"), ("cv25519", "encr"))
+SUBKEYS = (("ed25519", "sign"), ("cv25519", "encr"))
+"""What a key gets when it is made, and again with each renewal."""
 
 Manage = Callable[[Sequence[str]], GpgOutcome]
 """Runs gpg in the home of the key ring."""
@@ -67,7 +68,7 @@ def renew(manage: Manage, fingerprint: str, primary_validity_days: int, subkey_v
 
 
 def _add_subkeys(manage: Manage, fingerprint: str, validity_days: int) -> None:
-    for algorithm, usage in _SUBKEYS:
+    for algorithm, usage in SUBKEYS:
         added = manage([*_UNLOCKED, "--quick-add-key", fingerprint, algorithm, usage, f"{validity_days}d"])
         if added.exit_code:
             raise TransientError("gpg could not add a subkey to the site key.")

@@ -28,15 +28,27 @@ class Renewal:
 
     certificate: str = ""
     usable_until: datetime | None = None
+    revoked: bool = False
     refused_because: str = ""
 
     def note(self, tx: Transaction, partner: Partner, now: datetime) -> None:
-        """Write it down; once, however often the same certificate comes."""
+        """Write it down; once, however often the same certificate comes.
+
+        Whoever was removed, or given another key by a person since the hello was verified, stays as that person wants.
+        """
         if self.refused_because:
             key_news.note_refused(tx, partner, self.refused_because, now)
-        elif self.certificate and self.certificate != partners.certificate_of(tx, partner.site_id):
-            who = f"partner:{partner.name}"
-            key_news.note_renewed(tx, partner, self.certificate, self.usable_until, now, who=who)
+        if not self.certificate:
+            return
+        current = partners.lock_in_force(tx, partner.site_id, partner.fingerprint)
+        if current is None or self.certificate == partners.certificate_of(tx, current.site_id):
+            return
+        who = f"partner:{current.name}"
+        if self.revoked:
+            partners.add_partner(tx, current, self.certificate, now=now, who=who, why="its owner revoked its key")
+            key_news.note_revoked(tx, current, now, who=who, why="its owner says so in a hello")
+        else:
+            key_news.note_renewed(tx, current, self.certificate, self.usable_until, now, who=who)
 
 
 def take_certificate(keyring: KeyRing, partner: Partner, message: Hello) -> Renewal:
@@ -52,7 +64,7 @@ def take_certificate(keyring: KeyRing, partner: Partner, message: Hello) -> Rene
         return Renewal()
     try:
         facts = keyring.import_certificate(message.certificate, partner.fingerprint)
-        return Renewal(keyring.export_certificate(partner.fingerprint), facts.usable_until)
+        return Renewal(keyring.export_certificate(partner.fingerprint), facts.usable_until, facts.revoked)
     except SecurityError as error:
         log.warning("a certificate in a hello is not taken over", code=error.code, what=error.what)
         return Renewal(refused_because=error.what)

@@ -105,6 +105,7 @@ class Receipt:
         last_filed_at: When instances were filed last, by the receiver's clock.
         parcels_seen: Numbers that are here and not filed yet, or lie in a mailbox of the receiver and will be fetched:
             not lost, not to be sent again.
+        audit_head: SEQUENCE:HASH, the end of the receiver's audit trail as this was written.
     """
 
     head: Head
@@ -119,6 +120,7 @@ class Receipt:
     first_arrival_at: datetime | None = None
     last_filed_at: datetime | None = None
     parcels_seen: frozenset[int] = field(default_factory=frozenset)
+    audit_head: str = ""
 
 
 @dataclass(frozen=True, slots=True)

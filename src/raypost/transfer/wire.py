@@ -151,6 +151,8 @@ def _of_receipt(message: Receipt) -> dict[str, Any]:
     }
     if message.parcels_seen:
         body["parcels_seen"] = ranges_from_numbers(message.parcels_seen)
+    if message.audit_head:
+        body["audit_head"] = message.audit_head
     for name in ("first_arrival_at", "last_filed_at"):
         if (at := getattr(message, name)) is not None:
             body[name] = _text(at)
@@ -262,6 +264,7 @@ def _receipt(head: Head, body: dict[str, Any]) -> Receipt:
         instant_or_none(body.get("first_arrival_at"), "first_arrival_at"),
         instant_or_none(body.get("last_filed_at"), "last_filed_at"),
         numbers_from_ranges(body.get("parcels_seen", [])),
+        audit_head(body),
     )
 
 

@@ -197,6 +197,9 @@ def test_the_name_that_people_read_leads_to_one_person(site) -> None:
     with site.archive.database.transaction() as tx:
         assert people.login_name_of(tx, "Dr. Keller") == people.login_name_of(tx, "keller") == "keller"
         assert people.login_name_of(tx, "Dr. Weber") == "Dr. Weber"
+    act(site, people.add_person, Person("mallory", "keller", roles=frozenset({Role.PHYSICIAN})))
+    with site.archive.database.transaction() as tx:
+        assert people.login_name_of(tx, "keller") == "keller", "nobody acts in a place that is shown under his name"
     with pytest.raises(UsageError, match="somebody else"):
         act(site, people.add_person, Person("keller2", "Dr. Keller", roles=frozenset({Role.PHYSICIAN})))
 

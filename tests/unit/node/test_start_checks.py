@@ -270,6 +270,18 @@ def test_modalities_without_hosts(place) -> None:
 
 
 @pytest.mark.parametrize(
+    ("transport", "host", "is_safe"),
+    [("udp", "arr.example.org", False), ("udp", "127.0.0.1", True), ("tls", "arr.example.org", True)],
+)
+def test_audit_messages_in_clear_for_other_machines(place, transport, host, is_safe) -> None:
+    place.change('# syslog_host = "arr.example.org"', f'syslog_host = "{host}"')
+    place.change('# syslog_transport = "tls"', f'syslog_transport = "{transport}"')
+    found = place.found()
+    assert len(found) == (not is_safe)
+    assert all("name patients" in one.what and f"line {place.line('syslog_transport')}" in one.what for one in found)
+
+
+@pytest.mark.parametrize(
     ("host", "is_ours"),
     [
         *((one, True) for one in ("127.0.0.1", "127.8.8.8", "::1", "localhost", "/var/run", "")),
@@ -336,3 +348,10 @@ def test_a_site_that_was_made_is_safe_whatever_the_umask(tmp_path, server) -> No
         assert unsafe(file, load(file)) == []
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize(("mode", "is_refused"), [(0o640, False), (0o440, False), (0o660, True), (0o644, True)])
+def test_a_password_that_root_gives_to_the_service_is_read_by_its_group(place, monkeypatch, mode, is_refused) -> None:
+    monkeypatch.setattr("raypost.node.start_checks.os.geteuid", lambda: 54_321)
+    place.mode("relay-password", mode)
+    assert any("relay-password" in one.what for one in place.found()) is is_refused

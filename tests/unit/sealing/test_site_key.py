@@ -163,3 +163,20 @@ def test_a_revocation_that_was_changed_is_not_believed(copy, partner) -> None:
     with pytest.raises((SecurityError, UsageError)):
         partner.revoke("\n".join(lines))
     assert not partner.facts(copy.own).revoked
+
+
+def test_a_key_is_never_renewed_beyond_what_is_read(copy, partner, monkeypatch) -> None:
+    copy.renew_site_key(copy.own, 900, 400)
+    monkeypatch.setattr("raypost.sealing.openpgp.SUBKEYS_MAX", 6)
+    with pytest.raises(UsageError, match="renewed so often"):
+        copy.renew_site_key(copy.own, 900, 400)
+    assert len(copy.facts(copy.own).subkeys) == 4, "nothing was added"
+    partner.import_certificate(copy.export_certificate(copy.own), copy.own)
+
+
+def test_certificates_that_add_up_to_too_many_keys_are_refused_before_they_merge(copy, partner, monkeypatch) -> None:
+    copy.renew_site_key(copy.own, 900, 400)
+    monkeypatch.setattr("raypost.sealing.openpgp.SUBKEYS_MAX", 4)
+    with pytest.raises(SecurityError, match="more than 4 keys"):
+        partner.import_certificate(copy.export_certificate(copy.own), copy.own)
+    assert len(partner.facts(copy.own).subkeys) == 2, "the key ring is as it was"

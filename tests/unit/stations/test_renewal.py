@@ -1,12 +1,18 @@
 """A site renews its keys: partners take them from a hello, and nothing is unreadable at any moment in between."""
 
+import dataclasses
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from raypost.archive import contacts, greetings, key_news, partners
 from raypost.sealing.openpgp import KeyRing
+from raypost.stations.renewal import Renewal, take_certificate
 from tests.unit.stations.test_hello import greet
 
 PRIMARY_DAYS, SUBKEY_DAYS = 900, 400
@@ -87,6 +93,31 @@ def test_fresh_keys_are_taken_from_a_hello_and_used_only_when_they_are_known(
     assert mails[-1] < max(mails)
 
 
+def test_a_site_restored_from_before_its_renewal_renews_once_more(
+    neustadt, ludwigshafen, postman, head, tmp_path
+) -> None:
+    for _ in range(2):
+        greet(ludwigshafen, postman)
+        greet(neustadt, postman)
+        ludwigshafen.clock.pass_time(301)
+    backup = tmp_path / "backup"
+    shutil.copytree(ludwigshafen.keyring._home, backup, ignore=shutil.ignore_patterns("S.*", "*.lock", "gnupg_*"))
+    renew(ludwigshafen)
+    greet(ludwigshafen, postman)
+    greet(neustadt, postman)
+    time.sleep(1.1)  # keys are told apart by whole seconds, and here a second one is made
+    ludwigshafen.keyring = KeyRing(backup)
+    try:
+        neustadt.clock.pass_time(301)
+        greet(neustadt, postman)
+        assert "not encrypted to a key of this site" in str(ludwigshafen.rows("select what from rp_quarantine"))
+        renew(ludwigshafen)
+        greet(ludwigshafen, postman)
+        assert send(neustadt, postman, head) == "delivered"
+    finally:
+        ludwigshafen.keyring.close()
+
+
 def test_what_was_sealed_before_the_renewal_is_opened_after_it(neustadt, ludwigshafen, postman, head) -> None:
     for file in head:
         assert neustadt.receive(file) == 0
@@ -117,6 +148,74 @@ def test_a_certificate_of_somebody_else_is_refused_and_rings(neustadt, ludwigsha
     assert ludwigshafen.rows("select level from rp_event where kind = 'keys refused'") == [("alarm",)]
     assert len(subkeys(ludwigshafen, neustadt.partner.fingerprint)) == 2
     assert not ludwigshafen.keyring._is_here(fingerprint)
+
+
+def test_a_bad_certificate_in_every_hello_rings_once_a_day(neustadt, ludwigshafen, postman, keyrings) -> None:
+    for _ in range(2):
+        greet(ludwigshafen, postman)
+        greet(neustadt, postman)
+        neustadt.clock.pass_time(301)
+    renew(neustadt)
+    stranger, fingerprint = keyrings["stranger"]
+    foreign = stranger.export_certificate(fingerprint)
+    neustadt.keyring.export_certificate = lambda _: foreign
+    for passed_s in (301, 301, 301, 86_400):
+        greet(neustadt, postman)
+        for site in (neustadt, ludwigshafen):
+            site.clock.pass_time(passed_s)
+    assert ludwigshafen.kinds().count("keys refused") == 1
+    greet(neustadt, postman)
+    assert ludwigshafen.kinds().count("keys refused") == 2
+
+
+def test_a_hello_on_its_way_brings_no_partner_back_that_a_person_removed_or_changed(neustadt, ludwigshafen) -> None:
+    other, now = next(one for one in _partners(neustadt) if not one.is_self), neustadt.clock.now()
+    moved = dataclasses.replace(other, address="new@ludwigshafen.example", mailboxes=())
+    with neustadt.archive.database.transaction() as tx:
+        certificate = partners.certificate_of(tx, other.site_id)
+        partners.add_partner(tx, moved, certificate, now=now, who="test")
+    with neustadt.archive.database.transaction() as tx:
+        Renewal("a renewed certificate", now).note(tx, other, now)
+        assert partners.certificate_of(tx, other.site_id) == "a renewed certificate"
+        assert partners.partner_named(tx, other.name).address == moved.address
+    with neustadt.archive.database.transaction() as tx:
+        partners.remove_partner(tx, other.name, now=now, who="test")
+    with neustadt.archive.database.transaction() as tx:
+        Renewal("another certificate", now).note(tx, other, now)
+        assert partners.partner_by_id(tx, other.site_id) is None
+    assert neustadt.kinds().count("keys renewed") == 1
+
+
+def test_a_revocation_in_a_hello_is_no_renewal(neustadt, ludwigshafen) -> None:
+    own, now = neustadt.partner.fingerprint, neustadt.clock.now()
+    as_it_was = neustadt.keyring.revocation_certificate(own)
+    neustadt.keyring.revoke(as_it_was)
+    hello = SimpleNamespace(certificate=neustadt.keyring.export_certificate(own))
+    sender = next(one for one in _partners(ludwigshafen) if one.fingerprint == own)
+    for _ in range(2):
+        with ludwigshafen.archive.database.transaction() as tx:
+            take_certificate(ludwigshafen.keyring, sender, hello).note(tx, sender, now)
+    assert ludwigshafen.rows("select level from rp_event where kind = 'key revoked'") == [("alarm",)]
+    assert "keys renewed" not in ludwigshafen.kinds()
+
+
+def test_two_hellos_at_once_tell_once_that_this_sites_key_ends(neustadt) -> None:
+    own, now = next(one for one in _partners(neustadt) if one.is_self), neustadt.clock.now()
+    told = threading.Event()
+
+    def _second() -> None:
+        with neustadt.archive.database.transaction() as tx:
+            told.set()
+            key_news.warn(tx, own, now + timedelta(days=20), now)
+
+    with ThreadPoolExecutor(1) as pool:
+        with neustadt.archive.database.transaction() as tx:
+            key_news.warn(tx, own, now + timedelta(days=20), now)
+            second = pool.submit(_second)
+            assert told.wait(10)
+            time.sleep(0.3)  # until it waits for this transaction's row
+        second.result(10)
+    assert neustadt.kinds().count("key ends") == 1
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,7 @@ EXAMPLES: dict[str, Message] = {
         heard={MessageKind.ANNOUNCE: frozenset({1, 2}), MessageKind.TAKEN: frozenset({1})},
         first_arrival_at=at(10),
         last_filed_at=at(12, 40, 7),
+        audit_head="317:" + "c4" * 32,
     ),
     "receipt-withdrawn": Receipt(
         head(MessageKind.RECEIPT, 3, back=True),

@@ -83,6 +83,7 @@ LISTED = st.lists(ENTRIES, min_size=1, max_size=6, unique_by=lambda one: one.sha
 WORDS = st.lists(TEXTS, max_size=5).map(tuple)
 SUPPLEMENTS = st.integers(0, 1000)
 K = MessageKind
+AUDIT_HEADS = st.just("") | st.from_regex(r"[1-9][0-9]{0,17}:[0-9a-f]{64}", fullmatch=True)
 MESSAGES_BY_KIND = {
     K.ANNOUNCE: st.builds(Announce, heads(K.ANNOUNCE), UIDS, SUPPLEMENTS, IDENTITIES, TEXTS, TEXTS, TEXTS, COUNTS),
     K.PARCEL: st.builds(
@@ -103,6 +104,7 @@ MESSAGES_BY_KIND = {
         st.none() | AT,
         st.none() | AT,
         NUMBER_SETS,
+        AUDIT_HEADS,
     ),
     K.OPENED: st.builds(Opened, heads(K.OPENED), TEXTS, AT),
     K.TAKE: st.builds(Take, heads(K.TAKE), TEXTS, AT),
@@ -124,7 +126,7 @@ MESSAGES_BY_KIND = {
         st.integers(0, 1 << 40),
         st.text("abcXYZ09+/=-\n", max_size=80),
         st.lists(FINGERPRINTS, max_size=4).map(tuple),
-        st.just("") | st.from_regex(r"[1-9][0-9]{0,17}:[0-9a-f]{64}", fullmatch=True),
+        AUDIT_HEADS,
     ),
 }
 MESSAGES = st.one_of(*MESSAGES_BY_KIND.values())

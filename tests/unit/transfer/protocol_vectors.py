@@ -148,6 +148,7 @@ MALFORMED: list[tuple[str, str, str, object, str]] = [
     ("hello-keys-short", "hello-full", "your_keys", ["7ADE02E1"], "only full fingerprints"),
     ("hello-keys-too-many", "hello-full", "your_keys", ["7ADE02E16679E6BC7D596B431997C3AEE2864A3D"] * 65, "65 keys"),
     ("hello-audit-head-empty-chain", "hello-full", "audit_head", "0:" + "0" * 64, "an empty trail is left out"),
+    ("receipt-audit-head-number", "receipt-full", "audit_head", 317, "a text"),
     ("hello-audit-head-short", "hello-full", "audit_head", "12:0f", "the hash has 64 digits"),
     ("hello-echo-list", "hello-full", "echo", [], "an object"),
     ("hello-echo-number-missing", "hello-full", "echo/number", GONE, "number is missing"),

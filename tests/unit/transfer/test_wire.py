@@ -25,7 +25,7 @@ WHOLE = {name: json.loads(encode(message)) for name, message in EXAMPLES.items()
 EXAMPLE = pytest.mark.parametrize("name", EXAMPLES)
 OPTIONAL = {
     "announce": {"study_description", "modality", "body_part"},
-    "receipt": {"heard", "withdrawn", "first_arrival_at", "last_filed_at", "parcels_seen"},
+    "receipt": {"heard", "withdrawn", "first_arrival_at", "last_filed_at", "parcels_seen", "audit_head"},
     "opened": {"who"},
     "take": {"who"},
     "taken": {"responsible", "responsible_name", "at", "heard"},

@@ -15,6 +15,7 @@ create trigger rp_audit_note_event after insert on rp_event for each row execute
 create function rp_audit_refuse() returns trigger language plpgsql as
 $$ begin raise exception 'rows of the audit trail are never changed or removed'; end $$;
 create trigger rp_audit_refuse before update or delete on rp_audit for each row execute function rp_audit_refuse();
+create trigger rp_audit_refuse_all before truncate on rp_audit execute function rp_audit_refuse();
 """
 
 
