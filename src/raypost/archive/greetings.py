@@ -220,27 +220,21 @@ def take_hello(tx: Transaction, partner: Partner, message: Hello, limits: Limits
         return []
     row.heard_number, row.heard_written_at = message.head.number, message.head.written_at
     row.heard_at = row.hello_heard_at = now
-    before = (row.capabilities or {}).get("audit_head", "")
+    before = row.capabilities or {}
     row.capabilities = {
         "software": message.software,
         "versions": list(message.versions),
         "kinds": list(message.kinds),
         "mail_size_max": message.mail_size_max_bytes,
         "interval_s": message.interval_s,
-        "fetch_rate": message.fetch_bytes_per_s or (row.capabilities or {}).get("fetch_rate", 0),
+        "fetch_rate": message.fetch_bytes_per_s or before.get("fetch_rate", 0),
         "your_keys": list(message.your_keys),
+        "audit_head": message.audit_head or before.get("audit_head", ""),
         # Our notes, not the partner's word:
-        "keys_refused_at": (row.capabilities or {}).get("keys_refused_at", ""),
-        "audit_went_back_at": (row.capabilities or {}).get("audit_went_back_at", ""),
-        "audit_head": message.audit_head or before,
+        "keys_refused_at": before.get("keys_refused_at", ""),
+        "audit_went_back_at": before.get("audit_went_back_at", ""),
     }
-    told_at = row.capabilities["audit_went_back_at"]
-    is_told = bool(told_at) and abs(now - datetime.fromisoformat(told_at)) < TOLD_EVERY
-    is_restored = message.restored_from not in (None, row.restored_at)
-    if _went_back(before, message.audit_head) and not is_restored and not is_told:
-        heads = {"head_before": before, "head_now": message.audit_head}
-        row.capabilities = {**row.capabilities, "audit_went_back_at": now.isoformat()}
-        events.record(tx, now, EventKind.AUDIT_WENT_BACK, level=Level.ALARM, site_id=partner.site_id, **heads)
+    _look_at_audit_head(tx, row, message, before.get("audit_head", ""), now)
     if row.state == ContactState.SILENT.value:
         events.record(tx, now, EventKind.PARTNER_HEARD_AGAIN, level=Level.NOTICE, site_id=partner.site_id)
     _fire(row, ContactEvent.HEARD, now)
@@ -256,6 +250,24 @@ def take_hello(tx: Transaction, partner: Partner, message: Hello, limits: Limits
         audit_head=message.audit_head,
     )
     return _after_restore(tx, row, message, limits, now)
+
+
+def _look_at_audit_head(tx: Transaction, row: ContactRow, message: Hello, before: str, now: datetime) -> None:
+    """Ring when a partner's audit trail is not what it was, unless it says that it was restored from a backup."""
+    told_at = row.capabilities["audit_went_back_at"]
+    is_told = bool(told_at) and abs(now - datetime.fromisoformat(told_at)) < TOLD_EVERY
+    is_restored = message.restored_from not in (None, row.restored_at)
+    if _went_back(before, message.audit_head) and not is_restored and not is_told:
+        row.capabilities = {**row.capabilities, "audit_went_back_at": now.isoformat()}
+        events.record(
+            tx,
+            now,
+            EventKind.AUDIT_WENT_BACK,
+            level=Level.ALARM,
+            site_id=row.site_id,
+            head_before=before,
+            head_now=message.audit_head,
+        )
 
 
 def _went_back(before: str, after: str) -> bool:

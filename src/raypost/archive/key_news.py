@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from raypost.archive import contacts, events, partners
@@ -82,8 +81,3 @@ def note_refused(tx: Transaction, site: Partner, why: str, now: datetime) -> Non
         return
     row.capabilities = {**(row.capabilities or {}), "keys_refused_at": now.isoformat()}
     events.record(tx, now, EventKind.KEYS_REFUSED, level=Level.ALARM, site_id=site.site_id, name=site.name, why=why)
-
-
-def warned(tx: Transaction) -> dict[str, int]:
-    """Return, by fingerprint, of how few days a person was told."""
-    return {row.fingerprint: row.days_left for row in tx.scalars(sa.select(KeyWarningRow))}
